@@ -1,0 +1,134 @@
+//! The place with named immutable objects: a directory, memory, later an S3 prefix.
+//!
+//! A store knows names and bytes only. Objects are created once and never overwritten; what is
+//! acknowledged is durable. Nothing here parses, decrypts or decides.
+
+pub mod local;
+pub mod memory;
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// What `put` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is new and durable.
+    Created,
+    /// An object of that name was there before; nothing was written. Its bytes were not compared.
+    Exists,
+}
+
+/// One object as `list` and `stat` see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Full name, `/`-separated.
+    pub name: String,
+    /// Stored length in bytes.
+    pub size: u64,
+    /// When the store took the object in, by the store's own clock; never the writer's claim.
+    pub first_seen: SystemTime,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No object of that name.
+    #[error("object {name} does not exist")]
+    NotFound {
+        /// Its name.
+        name: String,
+    },
+    /// The object is longer than the caller allows, or shorter than the range asked for.
+    #[error("object {name} has {actual_bytes} bytes where {expected_bytes} were expected")]
+    WrongSize {
+        /// Its name.
+        name: String,
+        /// What the caller said.
+        expected_bytes: u64,
+        /// What the store has.
+        actual_bytes: u64,
+    },
+    /// A name that no object can have (empty component, `..`, a byte outside `[a-zA-Z0-9._/-]`).
+    #[error("{name:?} is not an object name")]
+    BadName {
+        /// The text.
+        name: String,
+    },
+    /// There is no room left.
+    #[error("no space left for object {name}")]
+    NoSpace {
+        /// The object that did not fit.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store refuses: permission, read-only, lock.
+    #[error("the store refuses access to {name}")]
+    Refused {
+        /// Object or folder.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Anything else the system said.
+    #[error("{action} {path} failed")]
+    Io {
+        /// What was tried, as a verb: `write`, `read`, `list`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A store. All calls may be made from any thread at any time.
+pub trait Store: Send + Sync {
+    /// Where it is, for people and for the local state (`/srv/repo`); no secret in it.
+    fn location(&self) -> String;
+
+    /// Creates the object if no object of that name exists.
+    ///
+    /// When it returns [`Put::Created`] the bytes and the name survive a power loss. A crash before
+    /// leaves nothing under the name. Of several at once exactly one gets `Created`.
+    ///
+    /// # Errors
+    /// Every failure leaves nothing under the name.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError>;
+
+    /// Reads a whole object of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::WrongSize`] when it is longer, and system errors.
+    fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongSize`] when the object ends before the buffer is full.
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError>;
+
+    /// Calls `visit` for every object whose name begins with `prefix` (a folder ending in `/`, or
+    /// empty for all), in no certain order. Unfinished uploads are not objects.
+    ///
+    /// # Errors
+    /// A folder that does not exist is an empty one; any other failure ends the listing.
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<(), StoreError>;
+
+    /// Size and time of one object.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] and system errors.
+    fn stat(&self, name: &str) -> Result<Entry, StoreError>;
+
+    /// Removes an object; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// System errors; then the object may be there or not.
+    fn delete(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Smallest read in bytes that is worth a request: ranges are widened to multiples of it.
+    fn read_quantum_bytes(&self) -> u64 {
+        64 * 1024
+    }
+}
