@@ -36,7 +36,9 @@ pub enum NodeKind {
 }
 
 /// A moment: seconds since 1970-01-01 UTC (negative before) and nanoseconds 0..1_000_000_000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct UnixTime(pub i64, pub u32);
 
 /// A run of chunks, or a slice of one: the unit in which content is referenced.

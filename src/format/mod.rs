@@ -1,0 +1,14 @@
+//! Bytes to values and back: no input or output, every length bounded by [`limits`].
+
+pub mod attestation;
+pub mod commit;
+pub mod index_segment;
+pub mod keyfile;
+pub mod limits;
+pub mod node;
+pub mod pack;
+pub mod refs;
+pub mod roster;
+pub mod snapshot;
+pub mod tombstone;
+pub mod tree;
