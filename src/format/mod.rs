@@ -1,6 +1,7 @@
 //! Bytes to values and back: no input or output, every length bounded by [`limits`].
 
 pub mod attestation;
+pub mod bytes;
 pub mod commit;
 pub mod index_segment;
 pub mod keyfile;
