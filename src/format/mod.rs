@@ -7,6 +7,7 @@ pub mod index_segment;
 pub mod keyfile;
 pub mod limits;
 pub mod node;
+pub mod node_json;
 pub mod pack;
 pub mod refs;
 pub mod roster;
