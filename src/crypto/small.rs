@@ -1,0 +1,184 @@
+//! Sealed objects that are held in memory as a whole: zstd frames and padding (`index/`, `snap/`,
+//! `refs/`), and plain texts (`keys/`).
+//!
+//! A decoder here allocates what a frame declares only after that was checked against the limit.
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+use zstd::zstd_safe;
+
+use crate::crypto::recipient::{Identity, Recipient};
+use crate::crypto::seal::{ObjectSize, SealError, Sealer};
+use crate::crypto::unseal::{OpenError, open_whole};
+
+/// Magic number of the skippable frame that is padding.
+pub const PADDING_MAGIC: u32 = 0x184D_2A50;
+/// Bytes of a skippable frame before its content.
+pub const SKIPPABLE_HEADER_BYTES: usize = 8;
+/// Largest zstd window, as a power of two. `format::limits` has the same number.
+pub const WINDOW_LOG_MAX: u32 = 23;
+/// Highest compression level whose window stays within [`WINDOW_LOG_MAX`].
+const LEVEL_MAX: i32 = 19;
+const FRAME_MAGIC: u32 = 0xFD2F_B528;
+
+/// Compresses `content` into one zstd frame, pads it to a Padmé size of at least 16 KiB, and seals.
+///
+/// `level` is that of zstd, at most 19.
+///
+/// # Errors
+/// The recipients do not go together, or the content is larger than zstd takes at once.
+pub fn seal_small(
+    recipients: &[&Recipient],
+    content: &[u8],
+    level: i32,
+) -> Result<Vec<u8>, SealError> {
+    let content_bytes = content.len() as u64;
+    let frame = zstd::bulk::compress(content, level.min(LEVEL_MAX))
+        .map_err(|source| SealError::Compress { content_bytes, source })?;
+    let mut sealer = Sealer::begin(recipients, Vec::new(), ObjectSize::Free)?;
+    let used = (frame.len() + SKIPPABLE_HEADER_BYTES) as u64;
+    let padding = u32::try_from(sealer.tail_plain_bytes(used) - used)
+        .map_err(|_| SealError::TooLarge { content_bytes })?;
+    sealer.write(&frame)?;
+    sealer.write(&PADDING_MAGIC.to_le_bytes())?;
+    sealer.write(&padding.to_le_bytes())?;
+    sealer.write(&vec![0; padding as usize])?;
+    Ok(sealer.finish())
+}
+
+/// Opens what [`seal_small`] sealed; also content in several frames.
+///
+/// # Errors
+/// Any of [`OpenError`]: the content is longer than `content_bytes_max`, a frame does not declare
+/// its size, has a window of more than 8 MiB or a dictionary, or anything but frames and zero
+/// padding is found.
+pub fn open_small(
+    identities: &[&Identity],
+    object: &[u8],
+    content_bytes_max: u64,
+) -> Result<Vec<u8>, OpenError> {
+    let mut plain = Vec::new();
+    open_whole(identities, object, &mut plain)?;
+    decode_frames(&plain, content_bytes_max)
+}
+
+fn decode_frames(plain: &[u8], content_bytes_max: u64) -> Result<Vec<u8>, OpenError> {
+    let mut content = Vec::new();
+    let mut rest = plain;
+    while !rest.is_empty() {
+        let (frame, after) = match magic(rest)? {
+            PADDING_MAGIC => {
+                let frame_bytes = padding_frame_bytes(rest)?;
+                rest = &rest[frame_bytes..];
+                continue;
+            }
+            FRAME_MAGIC => rest.split_at(
+                zstd_safe::find_frame_compressed_size(rest)
+                    .map_err(|_| damaged("a zstd frame is cut short"))?,
+            ),
+            _ => return Err(damaged("an unknown frame")),
+        };
+        decode_frame(frame, &mut content, content_bytes_max)?;
+        rest = after;
+    }
+    Ok(content)
+}
+
+fn decode_frame(
+    frame: &[u8],
+    content: &mut Vec<u8>,
+    content_bytes_max: u64,
+) -> Result<(), OpenError> {
+    let declared = declared_bytes(frame)?;
+    let content_bytes = (content.len() as u64).saturating_add(declared);
+    if content_bytes > content_bytes_max {
+        return Err(OpenError::TooLarge { content_bytes, content_bytes_max });
+    }
+    let decoded = zstd::bulk::decompress(frame, declared as usize)
+        .map_err(|_| damaged("a zstd frame does not decode"))?;
+    if decoded.len() as u64 != declared {
+        return Err(damaged("a zstd frame is not of its declared size"));
+    }
+    if content.is_empty() {
+        *content = decoded;
+    } else {
+        content.extend_from_slice(&decoded);
+    }
+    Ok(())
+}
+
+/// The content size a frame declares, after its window and dictionary were checked (RFC 8878,
+/// section 3.1.1.1).
+fn declared_bytes(frame: &[u8]) -> Result<u64, OpenError> {
+    let declared = zstd_safe::get_frame_content_size(frame)
+        .ok()
+        .flatten()
+        .ok_or(damaged("a zstd frame does not declare its size"))?;
+    let descriptor = frame[4];
+    if descriptor & 0b11 != 0 {
+        return Err(damaged("a zstd frame needs a dictionary"));
+    }
+    let single_segment = descriptor & 0b10_0000 != 0;
+    let window_bytes = if single_segment {
+        declared
+    } else {
+        let (exponent, mantissa) = (frame[5] >> 3, u64::from(frame[5] & 0b111));
+        let base = 1_u64 << (10 + exponent);
+        base + base / 8 * mantissa
+    };
+    if window_bytes > 1 << WINDOW_LOG_MAX {
+        return Err(damaged("a zstd frame has too large a window"));
+    }
+    Ok(declared)
+}
+
+fn padding_frame_bytes(rest: &[u8]) -> Result<usize, OpenError> {
+    let length = rest.get(4..8).ok_or(damaged("the padding is cut short"))?;
+    let length = u32::from_le_bytes(length.try_into().expect("a slice of four bytes"));
+    let end = SKIPPABLE_HEADER_BYTES + length as usize;
+    let padding =
+        rest.get(SKIPPABLE_HEADER_BYTES..end).ok_or(damaged("the padding is cut short"))?;
+    if padding.iter().any(|byte| *byte != 0) {
+        return Err(damaged("the padding is not zeros"));
+    }
+    Ok(end)
+}
+
+fn magic(rest: &[u8]) -> Result<u32, OpenError> {
+    let bytes = rest.first_chunk::<4>().ok_or(damaged("trailing bytes"))?;
+    Ok(u32::from_le_bytes(*bytes))
+}
+
+fn damaged(what: &'static str) -> OpenError {
+    OpenError::Damaged { what }
+}
+
+/// Seals a text as it is: a key file.
+///
+/// # Errors
+/// The recipients do not go together: a passphrase must be alone.
+pub fn seal_text(recipients: &[&Recipient], text: &SecretString) -> Result<Vec<u8>, SealError> {
+    let mut sealer = Sealer::begin(recipients, Vec::new(), ObjectSize::Free)?;
+    sealer.write(secrecy::ExposeSecret::expose_secret(text).as_bytes())?;
+    Ok(sealer.finish())
+}
+
+/// Opens a sealed text of at most `text_bytes_max` bytes of UTF-8.
+///
+/// # Errors
+/// Any of [`OpenError`].
+pub fn open_text(
+    identities: &[&Identity],
+    object: &[u8],
+    text_bytes_max: u64,
+) -> Result<SecretString, OpenError> {
+    let mut plain = Zeroizing::new(Vec::new());
+    open_whole(identities, object, &mut plain)?;
+    let content_bytes = plain.len() as u64;
+    if content_bytes > text_bytes_max {
+        let content_bytes_max = text_bytes_max;
+        return Err(OpenError::TooLarge { content_bytes, content_bytes_max });
+    }
+    let text = std::str::from_utf8(&plain).map_err(|_| damaged("the text is not UTF-8"))?;
+    Ok(SecretString::from(text))
+}
