@@ -6,3 +6,4 @@
 
 pub mod database;
 pub mod lookup;
+pub mod previous_tree;
