@@ -345,3 +345,66 @@ fn not_a_recipient(text: &str) -> KeyTextError {
 fn plugin_missing(name: &str) -> KeyTextError {
     KeyTextError::PluginMissing { program: format!("age-plugin-{name}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The pair in the test vectors of the age crate.
+    const SECRET: &str =
+        "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+    const PUBLIC: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+
+    fn unattended() -> Arc<dyn Prompter> {
+        Arc::new(Unattended)
+    }
+
+    #[test]
+    fn a_secret_gives_its_recipient() {
+        let identity = ReadIdentity::parse(SECRET).unwrap();
+        assert_eq!(identity.recipient_text(), PUBLIC);
+        assert_eq!(identity.to_secret_text().expose_secret(), SECRET);
+        assert_eq!(ReadIdentity::parse(&SECRET.to_lowercase()).map(|i| i.recipient_text()), None);
+    }
+
+    #[test]
+    fn recipients_are_told_apart() {
+        let ssh =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
+        for text in [PUBLIC, ssh] {
+            assert_eq!(Recipient::parse(text, &unattended()).unwrap().text(), text);
+        }
+        let hrp = Hrp::parse("age1holdfastnone").unwrap();
+        let plugin = bech32::encode::<Bech32>(hrp, &[1, 2, 3]).unwrap();
+        let program = "age-plugin-holdfastnone".to_owned();
+        assert_eq!(
+            Recipient::parse(&plugin, &unattended()).unwrap_err(),
+            KeyTextError::PluginMissing { program }
+        );
+        for wrong in ["", "age1", &PUBLIC.to_uppercase(), "ssh-dss AAAA", "someone"] {
+            let error = Recipient::parse(wrong, &unattended()).unwrap_err();
+            assert!(matches!(error, KeyTextError::Recipient { .. }), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_pasted_secret_is_in_no_message() {
+        for text in [SECRET.to_owned(), SECRET.to_lowercase(), format!("x{SECRET}")] {
+            let error = Recipient::parse(&text, &unattended()).unwrap_err();
+            assert!(!format!("{error} {error:?}").to_uppercase().contains("1GQ9778"), "{error}");
+        }
+        let file = format!("# comment\n\n{SECRET}x\n");
+        let error = Identity::parse_file(&file, &unattended()).unwrap_err();
+        assert_eq!(error, KeyTextError::Identity { line: 3 });
+    }
+
+    #[test]
+    fn identity_files_have_comments() {
+        let file = format!("# created: 2026-01-01\n# public key: {PUBLIC}\n\n{SECRET}\n{SECRET}\n");
+        assert_eq!(Identity::parse_file(&file, &unattended()).unwrap().len(), 2);
+        let error = Identity::parse_file("# nothing\n", &unattended()).unwrap_err();
+        assert_eq!(error, KeyTextError::NoIdentity);
+        let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
+        assert_eq!(Identity::parse_file(ssh, &unattended()).unwrap_err(), KeyTextError::SshKey);
+    }
+}

@@ -217,3 +217,148 @@ fn signature_of(armored: &[u8]) -> Option<[u8; SIGNATURE_BYTES]> {
     let base64: Vec<u8> = lines.iter().copied().filter(|byte| *byte != b'\n').collect();
     BASE64.decode(&base64).ok()?.last_chunk().copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    const NAMESPACE: &str = "holdfast.test@v1";
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&Secret32::from_bytes(&[seed; 32]))
+    }
+
+    #[test]
+    fn the_public_key_has_one_text() {
+        let key = key(1).verifying_key();
+        let text = key.to_string();
+        let expected =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
+        assert_eq!(text, expected);
+        assert_eq!(text.parse(), Ok(key));
+        let wrong = [
+            String::new(),
+            text.replace("ssh-ed25519 ", ""),
+            text.replace(' ', "  "),
+            text.replace("ssh-ed25519", "ssh-rsa"),
+            text[..text.len() - 1].to_owned(),
+            format!("{text} comment"),
+            format!("{text}\n"),
+            text.replace("AAAAC3", "AAAAC4"),
+            format!("ssh-ed25519 {}", BASE64.encode(&[0; 51])),
+        ];
+        for text in wrong {
+            assert!(text.parse::<VerifyingKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn weak_keys_are_refused() {
+        let mut one = [0; 32];
+        one[0] = 1;
+        for bytes in [[0; 32], one] {
+            assert_eq!(VerifyingKey::from_bytes(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_signature_fits_one_message_key_and_namespace() {
+        let armored = key(1).sign(NAMESPACE, b"message\n");
+        let verify = |seed: u8, namespace, message| {
+            key(seed).verifying_key().verify(namespace, message, armored.as_bytes())
+        };
+        assert_eq!(verify(1, NAMESPACE, b"message\n"), Ok(()));
+        assert_eq!(verify(1, NAMESPACE, b"massage\n"), Err(SignatureError::Mismatch));
+        assert!(matches!(verify(2, NAMESPACE, b"message\n"), Err(SignatureError::Form { .. })));
+        assert!(matches!(verify(1, "file", b"message\n"), Err(SignatureError::Form { .. })));
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_signature_is_refused() {
+        let armored = key(1).sign(NAMESPACE, b"message\n").into_bytes();
+        let public = key(1).verifying_key();
+        for at in 0..armored.len() {
+            for mask in [0x01, 0x20, 0x80] {
+                let mut changed = armored.clone();
+                changed[at] ^= mask;
+                assert!(public.verify(NAMESPACE, b"message\n", &changed).is_err(), "byte {at}");
+            }
+            assert!(public.verify(NAMESPACE, b"message\n", &armored[..at]).is_err(), "cut {at}");
+        }
+        for added in [&b"\n"[..], b"x", b" ", &armored] {
+            let longer = [&armored[..], added].concat();
+            assert!(public.verify(NAMESPACE, b"message\n", &longer).is_err());
+        }
+        let text = String::from_utf8(armored).unwrap();
+        for other in [text.replace('\n', "\r\n"), text.replacen("\nU", "\n\nU", 1)] {
+            assert_ne!(other, text);
+            assert!(public.verify(NAMESPACE, b"message\n", other.as_bytes()).is_err());
+        }
+    }
+
+    /// `ssh-keygen` with arguments and standard input; `None`, said aloud, where there is none.
+    #[allow(clippy::print_stderr)]
+    fn ssh_keygen(arguments: &[&str], input: &[u8]) -> Option<(bool, Vec<u8>)> {
+        let spawned = Command::new("ssh-keygen")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("SKIPPED: ssh-keygen cannot be run ({error}); nothing was compared");
+                return None;
+            }
+        };
+        // The command may refuse its arguments and be gone before it reads.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
+        Some((output.status.success(), output.stdout))
+    }
+
+    fn text(path: &Path) -> &str {
+        path.to_str().unwrap()
+    }
+
+    #[test]
+    fn ssh_keygen_verifies_what_is_signed_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let (allowed, file) = (folder.path().join("allowed"), folder.path().join("signature"));
+        std::fs::write(&allowed, format!("writer {}\n", key(3).verifying_key())).unwrap();
+        std::fs::write(&file, key(3).sign(NAMESPACE, b"a message\n")).unwrap();
+        let arguments = |namespace| {
+            let (allowed, file) = (text(&allowed), text(&file));
+            ["-Y", "verify", "-f", allowed, "-I", "writer", "-n", namespace, "-s", file]
+        };
+        let table = [
+            (NAMESPACE, &b"a message\n"[..], true),
+            (NAMESPACE, b"another message\n", false),
+            ("file", b"a message\n", false),
+        ];
+        for (namespace, message, expected) in table {
+            let Some((success, _)) = ssh_keygen(&arguments(namespace), message) else { return };
+            assert_eq!(success, expected, "{namespace}");
+        }
+    }
+
+    #[test]
+    fn what_ssh_keygen_signs_is_verified_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let new = ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", text(&file)];
+        let Some((success, _)) = ssh_keygen(&new, b"") else { return };
+        assert!(success);
+        let public = std::fs::read_to_string(file.with_extension("pub")).unwrap();
+        let public: VerifyingKey = public.trim_end().parse().unwrap();
+        for message in [&b""[..], b"a message\n", &[b'x'; 5_000]] {
+            let sign = ["-Y", "sign", "-f", text(&file), "-n", NAMESPACE];
+            let (_, armored) = ssh_keygen(&sign, message).unwrap();
+            assert_eq!(public.verify(NAMESPACE, message, &armored), Ok(()));
+        }
+    }
+}

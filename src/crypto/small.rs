@@ -95,10 +95,9 @@ fn decode_frame(
         return Err(OpenError::TooLarge { content_bytes, content_bytes_max });
     }
     let decoded = zstd::bulk::decompress(frame, declared as usize)
-        .map_err(|_| damaged("a zstd frame does not decode"))?;
-    if decoded.len() as u64 != declared {
-        return Err(damaged("a zstd frame is not of its declared size"));
-    }
+        .ok()
+        .filter(|decoded| decoded.len() as u64 == declared)
+        .ok_or(damaged("a zstd frame does not decode"))?;
     if content.is_empty() {
         *content = decoded;
     } else {
@@ -181,4 +180,105 @@ pub fn open_text(
     }
     let text = std::str::from_utf8(&plain).map_err(|_| damaged("the text is not UTF-8"))?;
     Ok(SecretString::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::recipient::ReadIdentity;
+    use crate::crypto::sealed_size::{SEALED_BYTES_MIN, padme};
+    use crate::crypto::secret::Secret32;
+    use secrecy::ExposeSecret;
+
+    fn pair() -> (Recipient, Identity) {
+        let identity = ReadIdentity::from_secret(&Secret32::from_bytes(&[9; 32]));
+        (identity.recipient().into(), identity.to_identity())
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn round_trip_at_padme_sizes() {
+        for length in [0, 1, 15_000, 16_384, 65_500, 65_536, 131_072, 700_000] {
+            for level in [1, 3, 22] {
+                let object = seal_small(&[&pair().0], &noise(length), level).unwrap();
+                let size = object.len() as u64;
+                assert!(size >= SEALED_BYTES_MIN && padme(size) == size, "{size}");
+                let content = open_small(&[&pair().1], &object, length as u64).unwrap();
+                assert!(content == noise(length), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn content_longer_than_the_limit_is_refused() {
+        let object = seal_small(&[&pair().0], &[0; 1_000_000], 3).unwrap();
+        let error = open_small(&[&pair().1], &object, 999_999).unwrap_err();
+        let expected = "holds 1000000 bytes where at most 999999 are accepted";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    /// A frame of one run-length block: `descriptor`, then window or size bytes, then the block.
+    fn frame(header: &[u8], repeat: u32) -> Vec<u8> {
+        let block = (repeat << 3 | 0b011).to_le_bytes();
+        [&FRAME_MAGIC.to_le_bytes()[..], header, &block[..3], b"z"].concat()
+    }
+
+    fn skippable(magic: u32, declared: u32, content: &[u8]) -> Vec<u8> {
+        [&magic.to_le_bytes()[..], &declared.to_le_bytes(), content].concat()
+    }
+
+    #[test]
+    fn only_declared_frames_and_zero_padding_are_accepted() {
+        let good = frame(&[0b10_0000, 100], 100);
+        let padding = skippable(PADDING_MAGIC, 3, &[0; 3]);
+        let join = |parts: &[&[u8]]| parts.concat();
+        let accepted = [
+            (join(&[]), 0),
+            (join(&[&good]), 100),
+            (join(&[&good, &padding]), 100),
+            (join(&[&good, &good, &padding]), 200),
+        ];
+        for (plain, length) in accepted {
+            assert_eq!(decode_frames(&plain, 200).unwrap(), vec![b'z'; length]);
+        }
+        let refused = [
+            (join(&[&good, &good, &good]), "holds 300 bytes where at most 200 are accepted"),
+            (frame(&[0, 0], 100), "damaged: a zstd frame does not declare its size"),
+            (frame(&[0b10_0001, 7, 100], 100), "damaged: a zstd frame needs a dictionary"),
+            (frame(&[0b10_0000, 99], 100), "damaged: a zstd frame does not decode"),
+            (frame(&[0b10_0000, 101], 100), "damaged: a zstd frame does not decode"),
+            (
+                frame(&[0b1000_0000, 13 << 3 | 1, 100, 0, 0, 0], 100),
+                "damaged: a zstd frame has too large a window",
+            ),
+            (good[..good.len() - 1].to_vec(), "damaged: a zstd frame is cut short"),
+            (join(&[&good, b"x"]), "damaged: trailing bytes"),
+            (join(&[&good, b"xxxx"]), "damaged: an unknown frame"),
+            (skippable(0x184D_2A51, 0, b""), "damaged: an unknown frame"),
+            (skippable(PADDING_MAGIC, 3, b"\0\0x"), "damaged: the padding is not zeros"),
+            (skippable(PADDING_MAGIC, 4, b"\0\0\0"), "damaged: the padding is cut short"),
+            (padding[..6].to_vec(), "damaged: the padding is cut short"),
+        ];
+        for (plain, expected) in refused {
+            assert_eq!(decode_frames(&plain, 200).unwrap_err().to_string(), expected);
+        }
+        let window_at_limit = frame(&[0b1000_0000, 13 << 3, 100, 0, 0, 0], 100);
+        assert_eq!(decode_frames(&window_at_limit, 200).unwrap().len(), 100);
+        let vast = frame(&[0b1110_0000, 255, 255, 255, 255, 255, 255, 255, 127], 100);
+        assert!(matches!(decode_frames(&vast, 200), Err(OpenError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn texts_round_trip_and_are_bounded() {
+        let text = SecretString::from("holdfast-keys v1\n");
+        let object = seal_text(&[&pair().0], &text).unwrap();
+        let opened = open_text(&[&pair().1], &object, 17).unwrap();
+        assert_eq!(opened.expose_secret(), text.expose_secret());
+        assert!(matches!(open_text(&[&pair().1], &object, 16), Err(OpenError::TooLarge { .. })));
+    }
 }

@@ -172,3 +172,176 @@ fn open_error(error: age::DecryptError) -> OpenError {
         other => OpenError::Plugin { what: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::recipient::{ReadIdentity, Recipient, WORK_FACTOR_WRITTEN};
+    use crate::crypto::seal::{ObjectSize, SealError, Sealer};
+    use crate::crypto::sealed_size::{padme, plain_for_payload};
+    use crate::crypto::secret::Secret32;
+    use secrecy::SecretString;
+    use std::io::Cursor;
+
+    fn pair() -> (Recipient, Identity) {
+        let identity = ReadIdentity::from_secret(&Secret32::from_bytes(&[9; 32]));
+        (identity.recipient().into(), identity.to_identity())
+    }
+
+    fn content(length: usize) -> Vec<u8> {
+        (0..length).map(|i| (i * 31 % 251) as u8).collect()
+    }
+
+    fn seal(length: usize) -> Vec<u8> {
+        let mut sealer = Sealer::begin(&[&pair().0], Vec::new(), ObjectSize::Free).unwrap();
+        sealer.write(&content(length)).unwrap();
+        sealer.finish()
+    }
+
+    #[test]
+    fn round_trip_at_every_edge_of_a_segment() {
+        let mut plain = Vec::new();
+        for length in [0, 1, 65_535, 65_536, 65_537, 131_071, 131_072, 131_073] {
+            open_whole(&[&pair().1], &seal(length), &mut plain).unwrap();
+            assert!(plain == content(length), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_full_object_has_exactly_the_size_asked_for() {
+        // One byte more than a segment: only headers of certain lengths leave a plaintext length.
+        for size in [65_552 + 230, 65_552 * 3 + 240, 1 << 20] {
+            for _ in 0..20 {
+                let size_asked = ObjectSize::Exactly(size);
+                let mut sealer = Sealer::begin(&[&pair().0], vec![1; 77], size_asked).unwrap();
+                let capacity = sealer.plain_capacity();
+                assert_eq!(plain_for_payload(size - sealer.header_bytes()), Some(capacity));
+                sealer.write(&content(capacity as usize)).unwrap();
+                let error = sealer.write(b"x").unwrap_err();
+                assert!(matches!(error, SealError::OverCapacity { .. }));
+                let object = sealer.finish();
+                assert_eq!(object.len() as u64, size);
+                let mut plain = Vec::new();
+                open_whole(&[&pair().1], &object, &mut plain).unwrap();
+                assert!(plain == content(capacity as usize));
+            }
+        }
+        let error = Sealer::begin(&[&pair().0], Vec::new(), ObjectSize::Exactly(100)).unwrap_err();
+        assert!(matches!(error, SealError::NoRoom { object_bytes: 100 }));
+    }
+
+    #[test]
+    fn a_tail_has_a_padme_size() {
+        for used in [8, 16_000, 65_536, 130_000, 131_000, 900_000] {
+            let size = ObjectSize::Exactly(1 << 20);
+            let mut sealer = Sealer::begin(&[&pair().0], Vec::new(), size).unwrap();
+            let plain = sealer.tail_plain_bytes(used);
+            assert!(plain >= used && plain <= sealer.plain_capacity());
+            sealer.write(&content(plain as usize)).unwrap();
+            assert_eq!(sealer.written(), plain);
+            let object_bytes = sealer.finish().len() as u64;
+            assert_eq!(padme(object_bytes), object_bytes, "{used}");
+        }
+    }
+
+    #[test]
+    fn the_buffer_is_reused() {
+        let out = Vec::with_capacity(300_000);
+        let address = out.as_ptr();
+        let mut sealer = Sealer::begin(&[&pair().0], out, ObjectSize::Exactly(262_144)).unwrap();
+        sealer.write(&content(200_000)).unwrap();
+        assert_eq!(sealer.finish().as_ptr(), address);
+        let mut plain = Vec::with_capacity(300_000);
+        let address = plain.as_ptr();
+        open_whole(&[&pair().1], &seal(200_000), &mut plain).unwrap();
+        assert_eq!(plain.as_ptr(), address);
+    }
+
+    #[test]
+    fn a_reader_reaches_every_part() {
+        let object = seal(200_000);
+        let mut opened = open_stream(&[&pair().1], Cursor::new(&object)).unwrap();
+        for (offset, length) in [(0, 10), (199_990, 10), (65_530, 20), (70_000, 130_000), (5, 1)] {
+            opened.seek(SeekFrom::Start(offset as u64)).unwrap();
+            let mut part = vec![0; length];
+            opened.read_exact(&mut part).unwrap();
+            assert!(part == content(200_000)[offset..offset + length], "{offset}");
+        }
+        assert_eq!(opened.seek(SeekFrom::End(0)).unwrap(), 200_000);
+    }
+
+    fn open(identities: &[&Identity], object: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let mut plain = vec![1];
+        let result = open_whole(identities, object, &mut plain);
+        assert!(result.is_ok() || plain.is_empty());
+        result.map(|()| plain)
+    }
+
+    #[test]
+    fn every_flip_and_every_cut_is_refused() {
+        let object = seal(300);
+        for at in 0..object.len() {
+            let mut flipped = object.clone();
+            flipped[at] ^= 0x01;
+            assert!(open(&[&pair().1], &flipped).is_err(), "byte {at}");
+            assert!(open(&[&pair().1], &object[..at]).is_err(), "cut at {at}");
+        }
+        let longer = [&object[..], b"x"].concat();
+        assert!(matches!(open(&[&pair().1], &longer), Err(OpenError::Damaged { .. })));
+        let two = seal(65_536);
+        let longer = [&two[..], b"x"].concat();
+        assert!(open(&[&pair().1], &longer).is_err());
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let object = seal(300);
+        let other = ReadIdentity::generate().unwrap().to_identity();
+        assert!(matches!(open(&[&other], &object), Err(OpenError::NoMatchingKey)));
+        assert!(matches!(open(&[], &object), Err(OpenError::NoMatchingKey)));
+        assert!(open(&[&other, &pair().1], &object).is_ok());
+        let table = [
+            (&b""[..], "not an age file"),
+            (b"holdfast 1", "not an age file"),
+            (b"age-encryption.org/v2\n", "an age file of an unknown version"),
+            (b"age-encryption.org/v1\n", "damaged: the header has no end"),
+            (&object[..object.len() - 320], "damaged: it is cut short"),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(open(&[&pair().1], bytes).unwrap_err().to_string(), expected);
+        }
+        let mut endless = b"age-encryption.org/v1\n-> X25519 ".to_vec();
+        endless.resize(1 << 20, b'a');
+        assert!(matches!(open(&[&pair().1], &endless), Err(OpenError::Damaged { .. })));
+    }
+
+    #[test]
+    fn passphrases_are_bounded_and_alone() {
+        let passphrase = SecretString::from("correct horse");
+        let recipient = Recipient::passphrase(passphrase.clone());
+        let mut sealer = Sealer::begin(&[&recipient], Vec::new(), ObjectSize::Free).unwrap();
+        sealer.write(b"text").unwrap();
+        let object = sealer.finish();
+        let header = String::from_utf8_lossy(&object).into_owned();
+        assert!(header.lines().nth(1).unwrap().ends_with(&format!(" {WORK_FACTOR_WRITTEN}")));
+        assert!(is_sealed_to_passphrase(&object) && !is_sealed_to_passphrase(&seal(1)));
+        assert_eq!(open(&[&Identity::passphrase(passphrase)], &object).unwrap(), b"text");
+        let wrong = Identity::passphrase(SecretString::from("wrong"));
+        assert!(matches!(open(&[&wrong], &object), Err(OpenError::NoMatchingKey)));
+        let mixed = Sealer::begin(&[&recipient, &pair().0], Vec::new(), ObjectSize::Free);
+        assert!(matches!(mixed, Err(SealError::Incompatible { .. })));
+        let none = Sealer::begin(&[], Vec::new(), ObjectSize::Free);
+        assert!(matches!(none, Err(SealError::NoRecipient)));
+    }
+
+    #[test]
+    fn excessive_passphrase_work_is_not_begun() {
+        let stanza = "-> scrypt AAAAAAAAAAAAAAAAAAAAAA 23\n\
+                      AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n\
+                      --- AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n";
+        let object = [b"age-encryption.org/v1\n", stanza.as_bytes(), &[0; 64]].concat();
+        let identity = Identity::passphrase(SecretString::from("any"));
+        let error = open(&[&identity], &object).unwrap_err();
+        assert!(matches!(error, OpenError::ExcessiveWork { required: 23, max: 22 }), "{error}");
+    }
+}

@@ -11,6 +11,7 @@ pub mod node_json;
 pub mod pack;
 pub mod refs;
 pub mod roster;
+pub mod signed_text;
 pub mod snapshot;
 pub mod tombstone;
 pub mod tree;
