@@ -1,0 +1,461 @@
+//! Which snapshots of each (writer, source) a retention policy keeps, and why.
+//!
+//! The rules are those of `restic forget`: snapshots are walked from the newest to the oldest; each
+//! rule keeps the newest snapshot of every hour, day, ISO week, month or year until its count is
+//! used up; the oldest snapshot is kept by every rule that has count left, so that a history that
+//! is still growing reaches back as far as it can; durations run back from the newest snapshot of
+//! the group, so that a host that has stopped does not lose its last backups to the passing of time.
+//!
+//! # Invariants
+//! * A group is never emptied by mistake: a policy without a rule is an error, and a group of which
+//!   no rule keeps anything is refused ([`Refusal::WouldEmpty`]), nothing of it being removed.
+//! * A snapshot younger than the retention floor, counted from the store's first-seen time, is never
+//!   removed, whatever its writer claims.
+//! * A writer gains nothing by lying about the time. Both times are known: the claimed one, from the
+//!   snapshot, and the first-seen one, from the store. A claim counts only within
+//!   [[`CLAIM_EARLIER_MAX`] before, [`CLAIM_LATER_MAX`] after] the first-seen time: 36 hours cover
+//!   a backup that ran for long before its commit, one hour covers a clock that is fast.
+//!   A claim that is *later* makes the snapshot suspicious: it is never removed, and counts for no
+//!   rule, so that snapshots "of next year" push no good one out. A claim that is *earlier* is
+//!   replaced by the first-seen time, so that a snapshot "of last Monday" made today cannot take
+//!   the place of Monday's.
+//! * Where more than half of a group would be judged by the first-seen time, the store has probably
+//!   been moved or copied, which gives all objects the time of the copy; bucketing by it would
+//!   remove nearly everything. The group is refused ([`Refusal::TimesDisagree`]).
+
+pub mod policy;
+#[cfg(test)]
+mod restic_policies;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, Zoned};
+
+use crate::id::{ActorId, ObjectId};
+use crate::maintenance::retention::policy::{CalendarSpan, KeepCount, Period, Policy};
+
+/// How much earlier than first seen a claimed time may be and still count.
+pub const CLAIM_EARLIER_MAX: SignedDuration = SignedDuration::from_hours(36);
+/// How much later than first seen a claimed time may be before the snapshot is suspicious.
+pub const CLAIM_LATER_MAX: SignedDuration = SignedDuration::from_hours(1);
+
+/// What retention needs to know of one snapshot that is not forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetentionInput {
+    /// The snapshot object.
+    pub snapshot: ObjectId,
+    /// Who wrote it.
+    pub writer: ActorId,
+    /// Name of its source; with the writer it is the group within which rules count.
+    pub source: String,
+    /// When it was made, as the writer says.
+    pub claimed: Timestamp,
+    /// When the store took it in. On a copy: the earliest such time that is known, since the copy's
+    /// own is the time of copying.
+    pub first_seen: Timestamp,
+    /// Its tags.
+    pub tags: Vec<String>,
+}
+
+/// What a plan depends on besides policy and snapshots.
+#[derive(Debug, Clone)]
+pub struct RetentionContext {
+    /// Zone in which hours, days, weeks, months and years are counted.
+    pub zone: TimeZone,
+    /// The time by the store's clock.
+    pub now: Timestamp,
+    /// Snapshots first seen less than this many seconds ago are kept (roster:
+    /// `retention-floor-seconds`).
+    pub floor_seconds: u64,
+    /// Refusals that the user has explicitly lifted.
+    pub overrides: Vec<Override>,
+}
+
+/// A refusal that the user may lift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Override {
+    /// Lifts [`Refusal::WouldEmpty`].
+    EmptyGroup,
+    /// Lifts [`Refusal::TimesDisagree`].
+    DisagreeingTimes,
+}
+
+/// A policy that no group can be planned with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RetentionError {
+    /// It would remove everything.
+    #[error("the retention policy has no rule that keeps anything")]
+    NoRule,
+}
+
+/// Why nothing is removed from a group.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No rule keeps any of its snapshots (a tag that does not exist, for instance).
+    #[error("the policy would remove all {snapshots} snapshots of source {source_name:?}")]
+    WouldEmpty {
+        /// The source.
+        source_name: String,
+        /// Snapshots that no rule keeps.
+        snapshots: usize,
+    },
+    /// Most claimed times are far earlier than the first-seen times.
+    #[error(
+        "{disagreeing} of {snapshots} snapshots of source {source_name:?} are dated long before \
+         the store first saw them; was the repository moved or copied?"
+    )]
+    TimesDisagree {
+        /// The source.
+        source_name: String,
+        /// Snapshots whose claimed time does not count.
+        disagreeing: usize,
+        /// Snapshots that the rules look at.
+        snapshots: usize,
+    },
+}
+
+/// The plan for one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPlan {
+    /// Who wrote the snapshots.
+    pub writer: ActorId,
+    /// Their source.
+    pub source: String,
+    /// One decision per snapshot: suspicious ones first, then from the newest to the oldest.
+    pub decisions: Vec<Decision>,
+    /// Set: nothing of the group is removed, and this is why.
+    pub refusal: Option<Refusal>,
+}
+
+/// What becomes of one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The snapshot object.
+    pub snapshot: ObjectId,
+    /// The time it was judged by.
+    pub time: Timestamp,
+    /// Keep or remove.
+    pub verdict: Verdict,
+}
+
+/// Keep or remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Kept, for these reasons (at least one).
+    Keep(Vec<KeepReason>),
+    /// No rule keeps it.
+    Remove,
+}
+
+/// Why a snapshot is kept; `Display` says it in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeepReason {
+    /// It has all tags of this list of the policy; the empty tag stands for "no tags at all".
+    Tags(Vec<String>),
+    /// It is less than this older than the newest one.
+    Within(CalendarSpan),
+    /// A counting rule keeps it.
+    Counted {
+        /// Of which period it is the newest.
+        period: Period,
+        /// Newest of its period, or oldest of all.
+        place: Place,
+        /// The how manieth the rule keeps, from 1.
+        nth: u32,
+        /// How many the rule keeps.
+        count: KeepCount,
+    },
+    /// It is the newest of its period, within a duration.
+    PeriodWithin {
+        /// Of which period it is the newest.
+        period: Period,
+        /// Newest of its period, or oldest of all.
+        place: Place,
+        /// The duration.
+        span: CalendarSpan,
+    },
+    /// First seen less than the floor ago.
+    Floor {
+        /// The floor.
+        floor_seconds: u64,
+    },
+    /// Its claimed time lies in the future of when it was first seen.
+    Suspicious {
+        /// By how much.
+        ahead_seconds: i64,
+    },
+    /// Nothing of its group is removed, see [`GroupPlan::refusal`].
+    GroupRefused,
+}
+
+/// Which snapshot of a period it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The newest of its hour, day, week, month or year.
+    Newest,
+    /// Not the newest of its period, but the oldest of the group, and the rule has count left.
+    Oldest,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Newest => "",
+            Self::Oldest => "oldest ",
+        })
+    }
+}
+
+impl fmt::Display for KeepReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tags(tags) if tags.is_empty() => f.write_str("any tags"),
+            Self::Tags(tags) if tags.iter().all(String::is_empty) => f.write_str("no tags"),
+            Self::Tags(tags) if tags.len() == 1 => write!(f, "tag {}", tags[0]),
+            Self::Tags(tags) => write!(f, "tags {}", tags.join(",")),
+            Self::Within(span) => write!(f, "within {span}"),
+            Self::Counted { period, place, nth, count: KeepCount::AtMost(count) } => {
+                write!(f, "{place}{period} snapshot ({nth} of {count})")
+            }
+            Self::Counted { period, place, .. } => write!(f, "{place}{period} snapshot"),
+            Self::PeriodWithin { period, place, span } => {
+                write!(f, "{place}{period} within {span}")
+            }
+            Self::Floor { floor_seconds } => {
+                write!(f, "first seen less than {floor_seconds} s ago (retention floor)")
+            }
+            Self::Suspicious { ahead_seconds } => {
+                write!(f, "suspicious: dated {ahead_seconds} s after it was first seen")
+            }
+            Self::GroupRefused => f.write_str("nothing of this source is removed"),
+        }
+    }
+}
+
+/// Decides for every snapshot; groups come sorted by writer and source.
+///
+/// The order of `snapshots` does not matter. Groups are independent of each other.
+///
+/// # Errors
+/// [`RetentionError::NoRule`]. What concerns one group only is its [`GroupPlan::refusal`].
+pub fn plan_retention(
+    policy: &Policy,
+    snapshots: &[RetentionInput],
+    context: &RetentionContext,
+) -> Result<Vec<GroupPlan>, RetentionError> {
+    if policy.is_empty() {
+        return Err(RetentionError::NoRule);
+    }
+    let mut groups: BTreeMap<(ActorId, &str), Vec<&RetentionInput>> = BTreeMap::new();
+    for input in snapshots {
+        groups.entry((input.writer, &input.source)).or_default().push(input);
+    }
+    Ok(groups
+        .into_iter()
+        .map(|((writer, source), group)| plan_group(policy, writer, source, &group, context))
+        .collect())
+}
+
+/// A snapshot with the time that it is judged by.
+struct Judged<'a> {
+    input: &'a RetentionInput,
+    time: Zoned,
+}
+
+fn plan_group(
+    policy: &Policy,
+    writer: ActorId,
+    source: &str,
+    group: &[&RetentionInput],
+    context: &RetentionContext,
+) -> GroupPlan {
+    let (suspicious, plain): (Vec<_>, Vec<_>) =
+        group.iter().copied().partition(|input| ahead(input));
+    let counted = judged(&plain, &context.zone);
+    let mut reasons = apply_rules(policy, &counted);
+    let refusal = refusal(source, &counted, &reasons, &context.overrides);
+    let mut decisions: Vec<Decision> = suspicious.into_iter().map(keep_suspicious).collect();
+    decisions.sort_by_key(|decision| (decision.time, decision.snapshot));
+    for (snapshot, reasons) in counted.iter().zip(&mut reasons) {
+        if refusal.is_some() {
+            *reasons = vec![KeepReason::GroupRefused];
+        } else if reasons.is_empty() && below_floor(snapshot.input, context) {
+            reasons.push(KeepReason::Floor { floor_seconds: context.floor_seconds });
+        }
+        decisions.push(Decision {
+            snapshot: snapshot.input.snapshot,
+            time: snapshot.time.timestamp(),
+            verdict: match std::mem::take(reasons) {
+                reasons if reasons.is_empty() => Verdict::Remove,
+                reasons => Verdict::Keep(reasons),
+            },
+        });
+    }
+    GroupPlan { writer, source: source.to_owned(), decisions, refusal }
+}
+
+fn ahead(input: &RetentionInput) -> bool {
+    input.claimed.duration_since(input.first_seen) > CLAIM_LATER_MAX
+}
+
+fn backdated(input: &RetentionInput) -> bool {
+    input.first_seen.duration_since(input.claimed) > CLAIM_EARLIER_MAX
+}
+
+/// An age below zero (first seen "later" than now: the clock went back) is below every floor.
+fn below_floor(input: &RetentionInput, context: &RetentionContext) -> bool {
+    let age = context.now.duration_since(input.first_seen).as_secs();
+    u64::try_from(age).map_or(true, |age| age < context.floor_seconds)
+}
+
+fn keep_suspicious(input: &RetentionInput) -> Decision {
+    let ahead_seconds = input.claimed.duration_since(input.first_seen).as_secs();
+    Decision {
+        snapshot: input.snapshot,
+        time: input.first_seen,
+        verdict: Verdict::Keep(vec![KeepReason::Suspicious { ahead_seconds }]),
+    }
+}
+
+/// The snapshots with the time that counts, newest first; equal times by id, so that the order of
+/// the input makes no difference.
+fn judged<'a>(group: &[&'a RetentionInput], zone: &TimeZone) -> Vec<Judged<'a>> {
+    let mut list: Vec<Judged<'_>> = group
+        .iter()
+        .map(|input| {
+            let time = if backdated(input) { input.first_seen } else { input.claimed };
+            Judged { input, time: time.to_zoned(zone.clone()) }
+        })
+        .collect();
+    list.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.input.snapshot.cmp(&b.input.snapshot)));
+    list
+}
+
+fn refusal(
+    source: &str,
+    counted: &[Judged<'_>],
+    reasons: &[Vec<KeepReason>],
+    overrides: &[Override],
+) -> Option<Refusal> {
+    let source_name = source.to_owned();
+    let snapshots = counted.len();
+    let disagreeing = counted.iter().filter(|judged| backdated(judged.input)).count();
+    if 2 * disagreeing > snapshots && !overrides.contains(&Override::DisagreeingTimes) {
+        return Some(Refusal::TimesDisagree { source_name, disagreeing, snapshots });
+    }
+    let would_empty = snapshots > 0 && reasons.iter().all(Vec::is_empty);
+    (would_empty && !overrides.contains(&Override::EmptyGroup))
+        .then_some(Refusal::WouldEmpty { source_name, snapshots })
+}
+
+/// One rule while the snapshots pass by.
+struct Rule {
+    period: Period,
+    limit: Limit,
+    last: Option<BucketKey>,
+}
+
+enum Limit {
+    Count { kept: u32, count: KeepCount },
+    Span { span: CalendarSpan, after: Timestamp },
+}
+
+/// Year, month or week, day, hour, as far as the period goes; for [`Period::Last`] a number.
+type BucketKey = (i64, i8, i8, i8);
+
+/// The reasons for each snapshot of a list that is sorted newest first; none: no rule keeps it.
+fn apply_rules(policy: &Policy, list: &[Judged<'_>]) -> Vec<Vec<KeepReason>> {
+    let Some(newest) = list.first().map(|judged| &judged.time) else {
+        return Vec::new();
+    };
+    let within = policy.within.map(|span| (span, span.before(newest)));
+    let mut rules = rules(policy, newest);
+    list.iter()
+        .enumerate()
+        .map(|(number, judged)| {
+            let mut reasons = tag_reasons(policy, &judged.input.tags);
+            if let Some((span, after)) = within
+                && judged.time.timestamp() > after
+            {
+                reasons.push(KeepReason::Within(span));
+            }
+            let is_oldest = number + 1 == list.len();
+            reasons.extend(
+                rules.iter_mut().filter_map(|rule| rule.judge(&judged.time, number, is_oldest)),
+            );
+            reasons
+        })
+        .collect()
+}
+
+fn rules(policy: &Policy, newest: &Zoned) -> Vec<Rule> {
+    let counts =
+        Period::ALL.map(|period| (period, Limit::Count { kept: 0, count: policy.count(period) }));
+    let spans = Period::ALL.into_iter().filter_map(|period| {
+        let span = policy.span(period)?;
+        Some((period, Limit::Span { span, after: span.before(newest) }))
+    });
+    counts
+        .into_iter()
+        .chain(spans)
+        .map(|(period, limit)| Rule { period, limit, last: None })
+        .collect()
+}
+
+impl Rule {
+    fn judge(&mut self, time: &Zoned, number: usize, is_oldest: bool) -> Option<KeepReason> {
+        if !self.has_room(time.timestamp()) {
+            return None;
+        }
+        let key = bucket_key(self.period, time, number);
+        let place = match self.last {
+            Some(last) if last == key && is_oldest => Place::Oldest,
+            Some(last) if last == key => return None,
+            _ => Place::Newest,
+        };
+        self.last = Some(key);
+        let period = self.period;
+        Some(match &mut self.limit {
+            Limit::Span { span, .. } => KeepReason::PeriodWithin { period, place, span: *span },
+            Limit::Count { kept, count } => {
+                *kept += 1;
+                KeepReason::Counted { period, place, nth: *kept, count: *count }
+            }
+        })
+    }
+
+    fn has_room(&self, time: Timestamp) -> bool {
+        match self.limit {
+            Limit::Count { kept, count: KeepCount::AtMost(count) } => kept < count,
+            Limit::Count { count: KeepCount::Unlimited, .. } => true,
+            Limit::Span { after, .. } => time > after,
+        }
+    }
+}
+
+fn bucket_key(period: Period, time: &Zoned, number: usize) -> BucketKey {
+    let (year, month) = (i64::from(time.year()), time.month());
+    match period {
+        Period::Last => (number as i64, 0, 0, 0),
+        Period::Hourly => (year, month, time.day(), time.hour()),
+        Period::Daily => (year, month, time.day(), 0),
+        Period::Weekly => {
+            let week = time.date().iso_week_date();
+            (i64::from(week.year()), week.week(), 0, 0)
+        }
+        Period::Monthly => (year, month, 0, 0),
+        Period::Yearly => (year, 0, 0, 0),
+    }
+}
+
+fn tag_reasons(policy: &Policy, tags: &[String]) -> Vec<KeepReason> {
+    let matches = |list: &&Vec<String>| {
+        list.iter().all(|tag| tags.contains(tag) || (tag.is_empty() && tags.is_empty()))
+    };
+    policy.tags.iter().filter(matches).cloned().map(KeepReason::Tags).collect()
+}
+
+#[cfg(test)]
+mod tests;
