@@ -298,7 +298,7 @@ fn nothing_is_planned_on_doubt() {
     assert_eq!(forgotten.plan(), Err(behind("snap/w/2", 3600)));
 
     let mut within = Repository::new();
-    let first_seen = hour(NOW) + Duration::from_secs(60);
+    let first_seen = hour(NOW) + Duration::from_mins(1);
     within.stored.push(Entry { name: "log/w/3".into(), size: 1, first_seen });
     assert!(within.plan().is_ok());
 

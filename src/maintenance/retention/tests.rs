@@ -93,7 +93,11 @@ fn reasons_are_given_in_words() {
         weekly: KeepCount::Unlimited,
         within: "12h".parse().ok(),
         within_monthly: "1y".parse().ok(),
-        tags: vec![vec!["nightly".into()], vec!["db".into(), "nightly".into()], vec!["".into()]],
+        tags: vec![
+            vec!["nightly".into()],
+            vec!["db".into(), "nightly".into()],
+            vec![String::new()],
+        ],
         ..daily(7)
     };
     let expected = [
