@@ -8,10 +8,10 @@
 //! each acts only on intents that all could see for the whole grace time.
 //!
 //! # Invariants
-//! * An object that a live snapshot needs, or one forgotten less than the grace time ago, is neither
-//!   deleted nor newly intended; an intent that names it is withdrawn. A snapshot needs its own
-//!   object, its first and its newest refs, every pack that the newest refs use, and every index
-//!   segment that resolves a pack handle of its first refs.
+//! * An object that a live snapshot needs, or one forgotten less than the grace time ago, is
+//!   neither deleted nor newly intended; an intent that names it is withdrawn. A snapshot needs its
+//!   own object, its first and its newest refs, every pack that the newest refs use, and every
+//!   index segment that resolves a pack handle of its first refs.
 //! * An object is deleted only on an intent that is older than the grace time by the store's
 //!   first-seen time, and only if the present state alone would justify a new intent.
 //! * Nothing younger than the grace time is intended, named by a commit or not: a backup puts
@@ -28,6 +28,8 @@
 //! What remains for writers: between their last look at the intents and their commit no more than
 //! the grace time may pass, and a pack that is *gone* is to be treated like one that is intended.
 
+pub mod facts;
+pub mod input;
 pub mod repack;
 #[cfg(test)]
 mod simulation;
@@ -35,148 +37,17 @@ mod simulation;
 mod tests;
 pub mod usage;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use crate::id::ActorId;
-use crate::maintenance::prune_plan::repack::{MaxUnused, RepackCandidate, plan_repack};
-use crate::maintenance::prune_plan::usage::PackUsage;
+use crate::maintenance::prune_plan::facts::{Cause, Facts, Fate};
+use crate::maintenance::prune_plan::input::{PrunableKind, PruneInput, PruneOptions, is_older};
+use crate::maintenance::prune_plan::repack::{RepackCandidate, plan_repack};
 use crate::store::Entry;
 
 /// How far the clock may stand before the newest first-seen time: clocks of a store's own hosts
 /// differ by seconds.
 pub const CLOCK_BEHIND_MAX: Duration = Duration::from_mins(1);
-
-/// Kinds of objects that pruning may remove, in the order in which they are deleted: a crash
-/// leaves packs without a snapshot, never a snapshot that is listed without its packs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PrunableKind {
-    /// `snap/`
-    Snapshot,
-    /// `refs/`
-    Refs,
-    /// `data/`
-    Pack,
-    /// `index/`
-    Index,
-}
-
-impl PrunableKind {
-    /// The kind by the object's name; none for objects that are never pruned.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
-        match name.split_once('/')?.0 {
-            "snap" => Some(Self::Snapshot),
-            "refs" => Some(Self::Refs),
-            "data" => Some(Self::Pack),
-            "index" => Some(Self::Index),
-            _ => None,
-        }
-    }
-}
-
-/// Which commit: the writer (or maintainer) and the number in its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommitPosition {
-    /// Whose log.
-    pub actor: ActorId,
-    /// Number in it, from 1.
-    pub seq: u64,
-}
-
-/// An object that a valid commit puts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommittedObject {
-    /// Full name.
-    pub name: String,
-    /// The commit that puts it. An index segment lists packs of its own commit only; so the
-    /// position tells which packs it covers, without opening it.
-    pub commit: CommitPosition,
-}
-
-/// A snapshot that a valid commit names, forgotten or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotState {
-    /// Name of the snapshot object (`snap/…`).
-    pub name: String,
-    /// The refs that its own commit names; they tell which pack handles its references carry.
-    pub refs_first: String,
-    /// The refs that hold now; the same as the first unless a repack relocated the snapshot.
-    pub refs_newest: String,
-    /// Refs between the two: no one needs them.
-    pub refs_superseded: Vec<String>,
-    /// When the store first saw the tombstone that forgets it; none while it is live or recalled.
-    pub forgotten: Option<SystemTime>,
-}
-
-/// An open intent: neither withdrawn nor done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenIntent {
-    /// The object it names.
-    pub name: String,
-    /// When the store first saw the tombstone that holds it.
-    pub first_seen: SystemTime,
-}
-
-/// A backup that is known to be running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunningBackup {
-    /// Whose.
-    pub writer: ActorId,
-    /// Objects first seen since then may be its own; by the store's clock.
-    pub began: SystemTime,
-}
-
-/// Whether packs that are used in part may be written anew (needs the read identity).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repack {
-    /// Leave them as they are.
-    Off,
-    /// Choose packs until the unused bytes are below the bound.
-    Allowed {
-        /// Unused bytes that may stay.
-        max_unused: MaxUnused,
-        /// Most bytes of packs to read in one run.
-        pack_bytes_max: u64,
-    },
-}
-
-/// How much one run may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PruneOptions {
-    /// How long an intent stands before it is carried out.
-    pub grace: Duration,
-    /// About packs used in part.
-    pub repack: Repack,
-    /// Most objects to delete in one run.
-    pub deleted_objects_max: u64,
-    /// Most bytes to delete in one run.
-    pub deleted_bytes_max: u64,
-}
-
-/// Everything a plan depends on.
-#[derive(Debug)]
-pub struct PruneInput<'a> {
-    /// The time by the store's clock, taken *before* anything below was read.
-    pub now: SystemTime,
-    /// The whole listing. It must be older than `committed`: taken before the logs are read, so
-    /// that an object that seems to be in no commit was not committed in between.
-    pub stored: &'a [Entry],
-    /// Everything that valid commits put.
-    pub committed: &'a [CommittedObject],
-    /// Every snapshot that a valid commit names.
-    pub snapshots: &'a [SnapshotState],
-    /// What the needed snapshots use; see [`SnapshotState::is_needed`].
-    pub usage: &'a PackUsage,
-    /// The open intents.
-    pub intents: &'a [OpenIntent],
-    /// Backups known to be running.
-    pub running: &'a [RunningBackup],
-    /// Commits of rostered writers that this program does not understand.
-    pub unsupported_commits: &'a [String],
-    /// How much may be done.
-    pub options: PruneOptions,
-}
 
 /// Why nothing is planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -207,20 +78,6 @@ pub enum PruneError {
         /// The commit object.
         commit: String,
     },
-}
-
-/// Why an object goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// No valid commit names it.
-    Orphan,
-    /// A pack that no needed snapshot uses.
-    Unused,
-    /// Snapshot or refs of a snapshot forgotten longer than the grace time ago, or refs that newer
-    /// ones replaced.
-    Forgotten,
-    /// An index segment whose packs are gone and whose handles no needed snapshot refers to.
-    PacksGone,
 }
 
 /// An object that goes, now or later.
@@ -289,19 +146,6 @@ pub struct PrunePlan {
     pub missing: Vec<String>,
     /// The sums.
     pub totals: PruneTotals,
-}
-
-impl SnapshotState {
-    /// Whether its objects must stay: it is live, or was forgotten less than `grace` ago.
-    #[must_use]
-    pub fn is_needed(&self, now: SystemTime, grace: Duration) -> bool {
-        self.forgotten.is_none_or(|forgotten| !is_older(now, forgotten, grace))
-    }
-}
-
-/// Whether `grace` or more has passed since `then`; a time in the future is not older.
-fn is_older(now: SystemTime, then: SystemTime, grace: Duration) -> bool {
-    now.duration_since(then).is_ok_and(|age| age >= grace)
 }
 
 /// Plans the next step; see the module's invariants.
@@ -431,120 +275,5 @@ fn check_knowledge(input: &PruneInput<'_>) -> Result<(), PruneError> {
     match unknown {
         Some(object) => Err(PruneError::SnapshotUnknown { snapshot: object.name.clone() }),
         None => Ok(()),
-    }
-}
-
-/// What becomes of a stored object.
-enum Fate {
-    /// Stays.
-    Needed,
-    /// No one needs it yet: too young, or perhaps of a running backup.
-    Held,
-    /// Goes.
-    Dead(Cause),
-}
-
-/// The input, turned for looking things up.
-struct Facts<'a> {
-    now: SystemTime,
-    grace: Duration,
-    /// Everything first seen since then may be of a running backup.
-    running_since: Option<SystemTime>,
-    usage: &'a PackUsage,
-    stored: HashSet<&'a str>,
-    /// Objects that valid commits put, each with the commits that do.
-    commits_of: HashMap<&'a str, Vec<CommitPosition>>,
-    packs_of: HashMap<CommitPosition, Vec<&'a str>>,
-    /// Snapshot and refs objects of needed snapshots.
-    needed: HashSet<&'a str>,
-    /// Snapshot and refs objects known to be needed by no one, unless `needed` has them.
-    forgotten: HashSet<&'a str>,
-}
-
-impl<'a> Facts<'a> {
-    fn new(input: &PruneInput<'a>) -> Self {
-        let mut facts = Self {
-            now: input.now,
-            grace: input.options.grace,
-            running_since: input.running.iter().map(|run| run.began).min(),
-            usage: input.usage,
-            stored: input.stored.iter().map(|entry| entry.name.as_str()).collect(),
-            commits_of: HashMap::new(),
-            packs_of: HashMap::new(),
-            needed: HashSet::new(),
-            forgotten: HashSet::new(),
-        };
-        for object in input.committed {
-            facts.commits_of.entry(&object.name).or_default().push(object.commit);
-            if PrunableKind::of(&object.name) == Some(PrunableKind::Pack) {
-                facts.packs_of.entry(object.commit).or_default().push(&object.name);
-            }
-        }
-        for snapshot in input.snapshots {
-            let objects = [&snapshot.name, &snapshot.refs_first, &snapshot.refs_newest];
-            let objects = objects.into_iter().map(String::as_str);
-            if snapshot.is_needed(facts.now, facts.grace) {
-                facts.needed.extend(objects);
-            } else {
-                facts.forgotten.extend(objects);
-            }
-            facts.forgotten.extend(snapshot.refs_superseded.iter().map(String::as_str));
-        }
-        facts
-    }
-
-    fn fate(&self, kind: PrunableKind, entry: &Entry) -> Fate {
-        let Some(cause) = self.cause(kind, &entry.name) else {
-            return Fate::Needed;
-        };
-        let may_be_running = self.running_since.is_some_and(|since| entry.first_seen >= since);
-        if may_be_running || !is_older(self.now, entry.first_seen, self.grace) {
-            return Fate::Held;
-        }
-        Fate::Dead(cause)
-    }
-
-    /// Why no snapshot needs the object, if none does.
-    fn cause(&self, kind: PrunableKind, name: &str) -> Option<Cause> {
-        // Use comes before everything: refs may name what a commit no longer counted did put.
-        if self.needed.contains(name) || self.usage.uses(name) {
-            return None;
-        }
-        let Some(commits) = self.commits_of.get(name) else {
-            return Some(Cause::Orphan);
-        };
-        match kind {
-            PrunableKind::Pack => Some(Cause::Unused),
-            PrunableKind::Snapshot | PrunableKind::Refs => {
-                self.forgotten.contains(name).then_some(Cause::Forgotten)
-            }
-            PrunableKind::Index => {
-                commits.iter().all(|commit| self.are_gone(*commit)).then_some(Cause::PacksGone)
-            }
-        }
-    }
-
-    /// Whether no pack of the commit is stored or addressed. A commit without packs says nothing
-    /// about what its index segment covers; then the segment stays.
-    fn are_gone(&self, commit: CommitPosition) -> bool {
-        self.packs_of.get(&commit).is_some_and(|packs| {
-            packs.iter().all(|pack| !self.stored.contains(pack) && !self.usage.addresses(pack))
-        })
-    }
-
-    fn missing(&self, input: &PruneInput<'_>) -> Vec<String> {
-        let needed = self.needed.iter().copied().chain(self.usage.used_packs());
-        let index = input.committed.iter().filter(|object| {
-            PrunableKind::of(&object.name) == Some(PrunableKind::Index)
-                && self.packs_of.get(&object.commit).is_some_and(|packs| {
-                    packs.iter().any(|pack| self.usage.addresses(pack) || self.usage.uses(pack))
-                })
-        });
-        let needed = needed.chain(index.map(|object| object.name.as_str()));
-        let mut missing: Vec<String> =
-            needed.filter(|name| !self.stored.contains(name)).map(str::to_owned).collect();
-        missing.sort();
-        missing.dedup();
-        missing
     }
 }

@@ -4,17 +4,18 @@
 //! rule keeps the newest snapshot of every hour, day, ISO week, month or year until its count is
 //! used up; the oldest snapshot is kept by every rule that has count left, so that a history that
 //! is still growing reaches back as far as it can; durations run back from the newest snapshot of
-//! the group, so that a host that has stopped does not lose its last backups to the passing of time.
+//! the group, so that a host that has stopped does not lose its last backups as time goes by.
 //!
 //! # Invariants
 //! * A group is never emptied by mistake: a policy without a rule is an error, and a group of which
 //!   no rule keeps anything is refused ([`Refusal::WouldEmpty`]), nothing of it being removed.
-//! * A snapshot younger than the retention floor, counted from the store's first-seen time, is never
-//!   removed, whatever its writer claims.
-//! * A writer gains nothing by lying about the time. Both times are known: the claimed one, from the
-//!   snapshot, and the first-seen one, from the store. A claim counts only within
-//!   [[`CLAIM_EARLIER_MAX`] before, [`CLAIM_LATER_MAX`] after] the first-seen time: 36 hours cover
-//!   a backup that ran for long before its commit, one hour covers a clock that is fast.
+//! * A snapshot younger than the retention floor, counted from the store's first-seen time, is
+//!   never removed, whatever its writer claims.
+//! * A writer that lies about the time can displace snapshots of the last day and a half at most.
+//!   Both times are known: the claimed one, from the snapshot, and the first-seen one, from the
+//!   store. A claim counts only from [`CLAIM_EARLIER_MAX`] before to [`CLAIM_LATER_MAX`] after the
+//!   first-seen time: 36 hours cover a backup that ran for long before its commit, one hour covers
+//!   a clock that is fast.
 //!   A claim that is *later* makes the snapshot suspicious: it is never removed, and counts for no
 //!   rule, so that snapshots "of next year" push no good one out. A claim that is *earlier* is
 //!   replaced by the first-seen time, so that a snapshot "of last Monday" made today cannot take
@@ -25,43 +26,26 @@
 //!   been moved or copied, which gives all objects the time of the copy; bucketing by it would
 //!   remove nearly everything. The group is refused ([`Refusal::TimesDisagree`]).
 
+pub mod decision;
 pub mod policy;
 #[cfg(test)]
 mod restic_policies;
 mod rules;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::id::{ActorId, ObjectId};
-use crate::maintenance::retention::policy::{CalendarSpan, KeepCount, Period, Policy};
+use crate::id::ActorId;
+use crate::maintenance::retention::decision::{Decision, KeepReason, RetentionInput, Verdict};
+use crate::maintenance::retention::policy::Policy;
 use crate::maintenance::retention::rules::{Judged, apply_rules};
 
 /// How much earlier than first seen a claimed time may be and still count.
 pub const CLAIM_EARLIER_MAX: SignedDuration = SignedDuration::from_hours(36);
 /// How much later than first seen a claimed time may be before the snapshot is suspicious.
 pub const CLAIM_LATER_MAX: SignedDuration = SignedDuration::from_hours(1);
-
-/// What retention needs to know of one snapshot that is not forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RetentionInput {
-    /// The snapshot object.
-    pub snapshot: ObjectId,
-    /// Who wrote it.
-    pub writer: ActorId,
-    /// Name of its source; with the writer it is the group within which rules count.
-    pub source: String,
-    /// When it was made, as the writer says.
-    pub claimed: Timestamp,
-    /// When the store took it in. On a copy: the earliest such time that is known, since the copy's
-    /// own is the time of copying.
-    pub first_seen: Timestamp,
-    /// Its tags.
-    pub tags: Vec<String>,
-}
 
 /// What a plan depends on besides policy and snapshots.
 #[derive(Debug, Clone)]
@@ -131,111 +115,6 @@ pub struct GroupPlan {
     pub decisions: Vec<Decision>,
     /// Set: nothing of the group is removed, and this is why.
     pub refusal: Option<Refusal>,
-}
-
-/// What becomes of one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The snapshot object.
-    pub snapshot: ObjectId,
-    /// The time it was judged by.
-    pub time: Timestamp,
-    /// Keep or remove.
-    pub verdict: Verdict,
-}
-
-/// Keep or remove.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Kept, for these reasons (at least one).
-    Keep(Vec<KeepReason>),
-    /// No rule keeps it.
-    Remove,
-}
-
-/// Why a snapshot is kept; `Display` says it in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeepReason {
-    /// It has all tags of this list of the policy; the empty tag stands for "no tags at all".
-    Tags(Vec<String>),
-    /// It is less than this older than the newest one.
-    Within(CalendarSpan),
-    /// A counting rule keeps it.
-    Counted {
-        /// Of which period it is the newest.
-        period: Period,
-        /// Newest of its period, or oldest of all.
-        place: Place,
-        /// The how manieth the rule keeps, from 1.
-        nth: u32,
-        /// How many the rule keeps.
-        count: KeepCount,
-    },
-    /// It is the newest of its period, within a duration.
-    PeriodWithin {
-        /// Of which period it is the newest.
-        period: Period,
-        /// Newest of its period, or oldest of all.
-        place: Place,
-        /// The duration.
-        span: CalendarSpan,
-    },
-    /// First seen less than the floor ago.
-    Floor {
-        /// The floor.
-        floor_seconds: u64,
-    },
-    /// Its claimed time lies in the future of when it was first seen.
-    Suspicious {
-        /// By how much.
-        ahead_seconds: i64,
-    },
-    /// Nothing of its group is removed, see [`GroupPlan::refusal`].
-    GroupRefused,
-}
-
-/// Which snapshot of a period it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// The newest of its hour, day, week, month or year.
-    Newest,
-    /// Not the newest of its period, but the oldest of the group, and the rule has count left.
-    Oldest,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Newest => "",
-            Self::Oldest => "oldest ",
-        })
-    }
-}
-
-impl fmt::Display for KeepReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tags(tags) if tags.is_empty() => f.write_str("any tags"),
-            Self::Tags(tags) if tags.iter().all(String::is_empty) => f.write_str("no tags"),
-            Self::Tags(tags) if tags.len() == 1 => write!(f, "tag {}", tags[0]),
-            Self::Tags(tags) => write!(f, "tags {}", tags.join(",")),
-            Self::Within(span) => write!(f, "within {span}"),
-            Self::Counted { period, place, nth, count: KeepCount::AtMost(count) } => {
-                write!(f, "{place}{period} snapshot ({nth} of {count})")
-            }
-            Self::Counted { period, place, .. } => write!(f, "{place}{period} snapshot"),
-            Self::PeriodWithin { period, place, span } => {
-                write!(f, "{place}{period} within {span}")
-            }
-            Self::Floor { floor_seconds } => {
-                write!(f, "first seen less than {floor_seconds} s ago (retention floor)")
-            }
-            Self::Suspicious { ahead_seconds } => {
-                write!(f, "suspicious: dated {ahead_seconds} s after it was first seen")
-            }
-            Self::GroupRefused => f.write_str("nothing of this source is removed"),
-        }
-    }
 }
 
 /// Decides for every snapshot; groups come sorted by writer and source.

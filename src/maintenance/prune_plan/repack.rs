@@ -3,8 +3,6 @@
 //!
 //! Refs count chunks, not bytes: bytes are estimated as if all chunks of a pack were equally long.
 
-use crate::maintenance::prune_plan::Repack;
-
 /// How many unused bytes may stay in packs that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxUnused {
@@ -31,6 +29,20 @@ impl MaxUnused {
             }
         }
     }
+}
+
+/// Whether packs that are used in part may be written anew (needs the read identity).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repack {
+    /// Leave them as they are.
+    Off,
+    /// Choose packs until the unused bytes are below the bound.
+    Allowed {
+        /// Unused bytes that may stay.
+        max_unused: MaxUnused,
+        /// Most bytes of packs to read in one run.
+        pack_bytes_max: u64,
+    },
 }
 
 /// A pack that is used in part.

@@ -8,12 +8,13 @@ use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 
 use crate::id::ActorId;
-use crate::maintenance::prune_plan::repack::MaxUnused;
-use crate::maintenance::prune_plan::usage::{PackUsage, PackUse, UsedChunks};
-use crate::maintenance::prune_plan::{
-    CommitPosition, CommittedObject, OpenIntent, PruneInput, PruneOptions, PrunePlan, Repack,
-    RunningBackup, SnapshotState, plan_prune,
+use crate::maintenance::prune_plan::input::{
+    CommitPosition, CommittedObject, OpenIntent, PruneInput, PruneOptions, RunningBackup,
+    SnapshotState,
 };
+use crate::maintenance::prune_plan::repack::{MaxUnused, Repack};
+use crate::maintenance::prune_plan::usage::{PackUsage, PackUse, UsedChunks};
+use crate::maintenance::prune_plan::{PrunePlan, plan_prune};
 use crate::store::Entry;
 
 const GRACE: Duration = Duration::from_hours(72);
@@ -349,7 +350,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn what_a_snapshot_needs_is_there_at_every_step(steps in vec(step(), 1..120)) {

@@ -1,18 +1,20 @@
 //! One small repository, changed in one point at a time.
 //!
 //! It has two commits of one writer. The first puts packs `a` and `b`, an index segment and the
-//! live snapshot 1, which uses `a`; the second puts pack `c`, an index segment and snapshot 2, which
-//! uses `b` and `c` and was forgotten longer than the grace time ago.
+//! live snapshot 1, which uses `a`; the second puts pack `c`, an index segment and snapshot 2,
+//! which uses `b` and `c` and was forgotten longer than the grace time ago.
 
 use std::time::{Duration, SystemTime};
 
 use crate::id::ActorId;
-use crate::maintenance::prune_plan::repack::MaxUnused;
-use crate::maintenance::prune_plan::usage::{PackUsage, PackUse, UsedChunks};
-use crate::maintenance::prune_plan::{
-    Amount, Cause, CommitPosition, CommittedObject, OpenIntent, PruneError, PruneInput,
-    PruneOptions, PrunePlan, Repack, RunningBackup, SnapshotState, plan_prune,
+use crate::maintenance::prune_plan::facts::Cause;
+use crate::maintenance::prune_plan::input::{
+    CommitPosition, CommittedObject, OpenIntent, PruneInput, PruneOptions, RunningBackup,
+    SnapshotState,
 };
+use crate::maintenance::prune_plan::repack::{MaxUnused, Repack};
+use crate::maintenance::prune_plan::usage::{PackUsage, PackUse, UsedChunks};
+use crate::maintenance::prune_plan::{Amount, PruneError, PrunePlan, plan_prune};
 use crate::store::Entry;
 
 const GRACE_HOURS: u64 = 72;

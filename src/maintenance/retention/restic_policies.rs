@@ -10,10 +10,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::id::{ActorId, ObjectId};
+use crate::maintenance::retention::decision::{RetentionInput, Verdict};
 use crate::maintenance::retention::policy::Policy;
-use crate::maintenance::retention::{
-    Override, RetentionContext, RetentionInput, Verdict, plan_retention,
-};
+use crate::maintenance::retention::{Override, RetentionContext, plan_retention};
 
 const SNAPSHOTS: &[(&str, &str)] = &[
     ("", "2014-08: 08 10 12 13 13.1 15 18 20 21 22"),
@@ -44,7 +43,8 @@ const DAYS_OF_2015_AND_LATER: &[&str] = &[
 ];
 
 const JANUARY_2016: &str = "2016-01: 18T1202 12T2108 12T2102 09T2102 08T2002 07T1002 06T0802 \
-    05T0902 04T1623 04T1230 04T1228 04T1224 04T1223 04T1123 04T1023 03T0702 01T0708 01T0103 01T0102";
+    05T0902 04T1623 04T1230 04T1228 04T1224 04T1223 04T1123 04T1023 03T0702 01T0708 01T0103 \
+    01T0102";
 
 /// Number of restic's file, the policy, the times that are kept (each as often as it occurs).
 ///
@@ -56,7 +56,8 @@ const CASES: &[(u32, &str, &[&str])] = &[
         10,
         "last=2 daily=10",
         &[
-            "2016-01: 18T1202 12T2108 09T2102 08T2002 07T1002 06T0802 05T0902 04T1623 03T0702 01T0708",
+            "2016-01: 18T1202 12T2108 09T2102 08T2002 07T1002 06T0802 05T0902 04T1623 03T0702",
+            "2016-01: 01T0708",
         ],
     ),
     (11, "weekly=2", &["2016-01: 18T1202 12T2108"]),

@@ -5,8 +5,8 @@
 
 use jiff::{Timestamp, Zoned};
 
+use crate::maintenance::retention::decision::{KeepReason, Place, RetentionInput};
 use crate::maintenance::retention::policy::{CalendarSpan, KeepCount, Period, Policy};
-use crate::maintenance::retention::{KeepReason, Place, RetentionInput};
 
 /// A snapshot with the time that it is judged by.
 pub struct Judged<'a> {

@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::id::{ActorId, ObjectId};
+use crate::maintenance::retention::decision::{RetentionInput, Verdict};
 use crate::maintenance::retention::policy::{KeepCount, Policy};
 use crate::maintenance::retention::{
-    Override, Refusal, RetentionContext, RetentionError, RetentionInput, Verdict, plan_retention,
+    Override, Refusal, RetentionContext, RetentionError, plan_retention,
 };
 
 fn time(text: &str) -> Timestamp {
@@ -103,7 +104,8 @@ fn reasons_are_given_in_words() {
     let expected = [
         (
             1,
-            "no tags; oldest daily snapshot (3 of 7); oldest weekly snapshot; oldest monthly within 1y",
+            "no tags; oldest daily snapshot (3 of 7); oldest weekly snapshot; \
+             oldest monthly within 1y",
         ),
         (2, "no tags; daily snapshot (2 of 7)"),
         (
