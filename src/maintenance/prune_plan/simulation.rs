@@ -25,7 +25,7 @@ enum Step {
     Begin {
         new_packs: u8,
         reused: Vec<u8>,
-        is_listed: Listed,
+        listed: Listed,
     },
     /// The backup that began first puts a checkpoint commit.
     Checkpoint,
@@ -313,8 +313,8 @@ impl World {
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Begin { new_packs, reused, is_listed } => {
-                self.begin(*new_packs, reused, *is_listed);
+            Step::Begin { new_packs, reused, listed } => {
+                self.begin(*new_packs, reused, *listed);
             }
             Step::Checkpoint => self.checkpoint(),
             Step::Finish => self.finish(),
@@ -336,7 +336,7 @@ fn use_of(pack: String, number: usize) -> PackUse {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0_u8..3, vec(any::<u8>(), 0..4), prop_oneof![Just(Listed::Yes), Just(Listed::No)])
-            .prop_map(|(new_packs, reused, is_listed)| Step::Begin { new_packs, reused, is_listed }),
+            .prop_map(|(new_packs, reused, listed)| Step::Begin { new_packs, reused, listed }),
         1 => Just(Step::Checkpoint),
         4 => Just(Step::Finish),
         1 => Just(Step::Kill),
