@@ -250,7 +250,8 @@ mod tests {
         let address = out.as_ptr();
         let mut sealer = Sealer::begin(&[&pair().0], out, ObjectSize::Exactly(262_144)).unwrap();
         sealer.write(&content(200_000)).unwrap();
-        assert_eq!(sealer.finish().as_ptr(), address);
+        let object = sealer.finish();
+        assert_eq!(object.as_ptr(), address);
         let mut plain = Vec::with_capacity(300_000);
         let address = plain.as_ptr();
         open_whole(&[&pair().1], &seal(200_000), &mut plain).unwrap();

@@ -519,3 +519,249 @@ fn read_actor(
     let id = line.value(id, "an id was expected")?;
     Ok((id, line.value(&format!("{kind} {key}"), "a key was expected")?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::ids::object_id;
+    use crate::crypto::recipient::ReadIdentity;
+    use crate::crypto::secret::Secret32;
+    use crate::format::signed_text::NO_PREVIOUS;
+    use crate::format::signed_text::tests::{key, message_of, refuses_every_change, sign_lines};
+
+    const ROOT: u8 = 1;
+    const GOLDEN: &str = "holdfast-roster v1
+repository 83561adb398fd87f8e7ed8331bff2fcb945733cc3012879cb9fab07928667062
+seq 1
+prev 0000000000000000000000000000000000000000000000000000000000000000
+root ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+crit format 1
+crit pack-bytes 33554432
+epoch 1 retired e56b8794deaced3b17ab31b5845189b3a751a9b3ace96878d3ba163c0d1052df
+epoch 2 active b08dee0bbacfbe9311601a30cac72db8262cbae13a2c668b41692943d270f4bf
+domain d0d0d0d0d0d0d0d0
+domain d1d1d1d1d1d1d1d1
+writer 0202020202020202 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU domain d0d0d0d0d0d0d0d0 from 3
+writer 0303030303030303 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO1JKMYo0cLG6ukDOJBZlWEpWSc6XGP5NjbBRhSshzfR domain d0d0d0d0d0d0d0d0 from 3 revoked-after 9
+maintainer 0404040404040404 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMqTrBcFGHBx1nuDx/8O/oEI6OxFMFdddyaHkzPb2r58 age10azzld8ve8wkehjxxkypl03tksemv7cqfy6ugvcdy83k76q6pcfq62ygf7
+verifier 0505050505050505 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG56HN0psLeP0Tr0xVmP7/TvKpcWbjym8uT7/M2AUFvx
+retention-floor-seconds 86400
+grace-seconds 259200
+recovery restore.py cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
+";
+    const GOLDEN_ID: &str = "89b1526d36fe13961095bf360a04a1ae6c724a6d6b967b667a0e8f772f5ee489";
+
+    fn recipient(number: u8) -> NativeRecipient {
+        ReadIdentity::from_secret(&Secret32::from_bytes(&[number; 32])).recipient()
+    }
+
+    fn writer(number: u8, revoked_after: Option<u64>) -> WriterEntry {
+        let key = key(number).verifying_key();
+        let domain = DomainId([0xd0; 8]);
+        WriterEntry { id: ActorId([number; 8]), key, domain, from: 3, revoked_after }
+    }
+
+    fn roster() -> Roster {
+        let root = key(ROOT).verifying_key();
+        let retired = Epoch { state: EpochState::Retired, ..Epoch::active(1, &recipient(20)) };
+        let (id, key_4) = (ActorId([4; 8]), key(4).verifying_key());
+        Roster {
+            repository: repository_id(&root),
+            seq: 1,
+            prev: NO_PREVIOUS,
+            root,
+            pack_bytes: 33_554_432,
+            epochs: vec![retired, Epoch::active(2, &recipient(21))],
+            domains: vec![DomainId([0xd0; 8]), DomainId([0xd1; 8])],
+            writers: vec![writer(2, None), writer(3, Some(9))],
+            maintainers: vec![MaintainerEntry { id, key: key_4, recipient: recipient(22) }],
+            verifiers: vec![VerifierEntry { id: ActorId([5; 8]), key: key(5).verifying_key() }],
+            retention_floor_seconds: 86_400,
+            grace_seconds: 259_200,
+            recovery: vec![RecoveryFile {
+                name: "restore.py".parse().unwrap(),
+                hash: ContentHash([0xcc; 32]),
+            }],
+        }
+    }
+
+    fn pinned() -> RepositoryId {
+        roster().repository
+    }
+
+    #[test]
+    fn golden_text() {
+        let stored = roster().encode_and_sign(&key(ROOT)).unwrap();
+        assert_eq!(message_of(&stored), GOLDEN);
+        assert_eq!(object_id(&stored).to_string(), GOLDEN_ID);
+        assert_eq!(Roster::open(&stored, pinned()), Ok(roster()));
+    }
+
+    #[test]
+    fn no_change_is_accepted() {
+        let stored = roster().encode_and_sign(&key(ROOT)).unwrap();
+        refuses_every_change(&stored, |stored| Roster::open(stored, pinned()).is_ok());
+    }
+
+    /// The golden text with one part replaced, properly signed by the root key.
+    fn changed(from: &str, to: &str) -> Result<Roster, TextError> {
+        let text = GOLDEN.replacen(from, to, 1);
+        assert_ne!(text, GOLDEN, "{from}");
+        Roster::open(&sign_lines(TextKind::Roster, &key(ROOT), &text), pinned())
+    }
+
+    #[test]
+    fn another_signer_kind_or_repository_is_refused() {
+        let by_another = sign_lines(TextKind::Roster, &key(2), GOLDEN);
+        let as_commit = sign_lines(TextKind::Commit, &key(ROOT), GOLDEN);
+        for stored in [by_another, as_commit] {
+            let error = Roster::open(&stored, pinned()).unwrap_err();
+            assert!(matches!(error, TextError::Signature(_)), "{error}");
+        }
+        // Somebody else's repository, complete and properly signed.
+        let root = key(9).verifying_key();
+        let other = Roster { repository: repository_id(&root), root, ..roster() };
+        let stored = other.encode_and_sign(&key(9)).unwrap();
+        let actual = other.repository;
+        let error = Roster::open(&stored, pinned()).unwrap_err();
+        assert_eq!(error, TextError::WrongRepository { expected: pinned(), actual });
+        let lying = Roster { repository: pinned(), ..other };
+        assert!(lying.encode_and_sign(&key(9)).is_err());
+    }
+
+    #[test]
+    fn unknown_lines_are_ignored_unless_critical() {
+        assert_eq!(changed("crit format", "new thing 1\ncrit format"), Ok(roster()));
+        let unsupported = [
+            ("crit format", "crit thing 1\ncrit format", "thing"),
+            ("crit format 1", "crit format 2", "format 2"),
+            ("holdfast-roster v1", "holdfast-roster v2", "version 2"),
+            // Newer, and with lines of another shape: newer counts.
+            ("seq 1\n", "seq one\ncrit thing 1\n", "thing"),
+        ];
+        for (from, to, expected) in unsupported {
+            let error = changed(from, to).unwrap_err();
+            assert!(
+                matches!(&error, TextError::Unsupported { what, .. } if what == expected),
+                "{to}: {error}"
+            );
+        }
+        let newer = GOLDEN.replace("crit format 1", "crit format 2").replace("seq 1\n", "seq\n");
+        let stored = sign_lines(TextKind::Roster, &key(ROOT), &newer);
+        let error = Roster::open(&stored, pinned()).unwrap_err();
+        assert!(matches!(error, TextError::Unsupported { .. }), "{error}");
+    }
+
+    #[test]
+    fn every_fixed_line_stands_once() {
+        let repeatable = ["epoch", "domain", "writer", "maintainer", "verifier", "recovery"];
+        for line in GOLDEN.split_inclusive('\n').skip(1) {
+            let error = changed(line, &format!("{line}{line}")).unwrap_err();
+            let expected = line.starts_with("root ");
+            assert!(matches!(error, TextError::Repeated { .. }) != expected, "{line}: {error}");
+            if repeatable.iter().all(|key| !line.starts_with(key)) {
+                let error = changed(line, "").unwrap_err();
+                assert!(matches!(error, TextError::Missing { .. }), "{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_out_of_form_or_range_are_refused() {
+        let table = [
+            ("seq 1", "seq 0"),
+            ("seq 1", "seq 01"),
+            ("seq 1", "seq 99999999999999999999"),
+            ("seq 1", "seq 2"),
+            ("seq 1", "seq  1"),
+            ("prev 0", "prev 1"),
+            ("prev 0", "prev "),
+            ("pack-bytes 33554432", "pack-bytes 1"),
+            ("pack-bytes 33554432", "pack-bytes 268435457"),
+            ("epoch 2 active", "epoch 2 retired"),
+            ("epoch 1 retired", "epoch 1 active"),
+            ("epoch 1 retired", "epoch 2 retired"),
+            ("epoch 1 retired", "epoch 0 retired"),
+            ("epoch 1 retired", "epoch 4294967296 retired"),
+            ("epoch 1 retired", "epoch 1 lost"),
+            ("domain d0d0d0d0d0d0d0d0\n", ""),
+            ("writer 0202020202020202", "writer 0303030303030303"),
+            ("maintainer 0404040404040404", "maintainer 0202020202020202"),
+            ("writer 02020202", "writer 0202020"),
+            ("writer 0202020202020202 ssh-ed25519", "writer 0202020202020202 ssh-rsa"),
+            ("from 3", "from 0"),
+            ("from 3", "until 3"),
+            ("from 3", "from 3 revoked-after"),
+            ("revoked-after 9", "revoked-after 9 9"),
+            (" age1", " AGE1"),
+            ("restore.py", "../restore.py"),
+            ("restore.py", ".restore"),
+            ("grace-seconds 259200", "grace-seconds -1"),
+            ("grace-seconds", "\ngrace-seconds"),
+            ("domain d1", "domain\td1"),
+        ];
+        for (from, to) in table {
+            let error = changed(from, to).unwrap_err();
+            assert!(!matches!(error, TextError::Unsupported { .. }), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_signed() {
+        let mut two_active = roster();
+        two_active.epochs[0].state = EpochState::Active;
+        let mut same_id = roster();
+        same_id.verifiers[0].id = same_id.writers[0].id;
+        let mut stray = roster();
+        stray.writers[0].domain = DomainId([1; 8]);
+        let late = Roster { seq: 2, ..roster() };
+        for wrong in [two_active, same_id, stray, late] {
+            assert!(wrong.encode_and_sign(&key(ROOT)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_writer_signs_within_its_range() {
+        let roster = roster();
+        let (open, revoked) = (ActorId([2; 8]), ActorId([3; 8]));
+        let table = [
+            (open, 2, false),
+            (open, 3, true),
+            (open, u64::MAX, true),
+            (revoked, 9, true),
+            (revoked, 10, false),
+            (ActorId([4; 8]), 5, false),
+            (ActorId([99; 8]), 5, false),
+        ];
+        for (id, seq, expected) in table {
+            assert_eq!(roster.writer_may_sign(id, seq), expected, "{id} {seq}");
+        }
+        assert_eq!(roster.log_key(open, 3), Some(&key(2).verifying_key()));
+        assert_eq!(roster.log_key(revoked, 10), None);
+        assert_eq!(roster.log_key(ActorId([4; 8]), 1), Some(&key(4).verifying_key()));
+        assert_eq!(roster.log_key(ActorId([5; 8]), 1), None);
+    }
+
+    #[test]
+    fn epochs_vouch_for_their_recipient() {
+        let roster = roster();
+        assert_eq!(roster.active_epoch().number, 2);
+        assert!(roster.active_epoch().has_recipient(&recipient(21)));
+        assert!(!roster.active_epoch().has_recipient(&recipient(20)));
+        assert!(roster.epoch(1).unwrap().has_recipient(&recipient(20)));
+        assert_eq!(roster.epoch(3), None);
+    }
+
+    #[test]
+    fn a_successor_names_its_predecessor() {
+        let first = roster();
+        let hash = object_id(&first.encode_and_sign(&key(ROOT)).unwrap());
+        let second = first.next(hash);
+        let stored = second.encode_and_sign(&key(ROOT)).unwrap();
+        let read = Roster::open(&stored, pinned()).unwrap();
+        assert!(first.is_followed_by(&read, hash));
+        assert!(!first.is_followed_by(&read, object_id(b"")));
+        assert!(!read.is_followed_by(&first, hash));
+        assert_eq!(Roster::object_name(read.seq), "roster/0000000000000002");
+    }
+}
