@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn content_longer_than_the_limit_is_refused() {
-        let object = seal_small(&[&pair().0], &[0; 1_000_000], 3).unwrap();
+        let object = seal_small(&[&pair().0], &vec![0; 1_000_000], 3).unwrap();
         let error = open_small(&[&pair().1], &object, 999_999).unwrap_err();
         let expected = "holds 1000000 bytes where at most 999999 are accepted";
         assert_eq!(error.to_string(), expected);

@@ -34,8 +34,11 @@ impl ObjectName {
     #[must_use]
     pub fn id(&self) -> ObjectId {
         match self {
-            Self::Data(id) | Self::Attestation(id) => *id,
-            Self::Index(_, id) | Self::Snapshot(_, id) | Self::Refs(_, id) => *id,
+            Self::Data(id)
+            | Self::Attestation(id)
+            | Self::Index(_, id)
+            | Self::Snapshot(_, id)
+            | Self::Refs(_, id) => *id,
         }
     }
 }

@@ -170,9 +170,8 @@ impl Printer {
     }
 
     fn words(&mut self, words: &[&str]) {
-        self.0.push_str(&words[0]);
-        for word in &words[1..] {
-            self.0.push(' ');
+        for (i, word) in words.iter().enumerate() {
+            self.0.push_str(if i == 0 { "" } else { " " });
             self.0.push_str(word);
         }
         self.0.push('\n');

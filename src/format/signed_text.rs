@@ -246,7 +246,7 @@ fn ascii_lines<'a>(
 ) -> Result<Vec<Line<'a>>, TextError> {
     let foreign = |byte: &u8| *byte != b'\n' && !(b' '..=b'~').contains(byte);
     if let Some(at) = message.iter().position(foreign) {
-        let line = 1 + message[..at].iter().filter(|byte| **byte == b'\n').count();
+        let line = message[..=at].split(|byte| *byte == b'\n').count();
         return Err(TextError::Malformed { line, what: "a character that is not printable ASCII" });
     }
     let text = std::str::from_utf8(message).expect("printable ASCII is UTF-8");
