@@ -20,8 +20,6 @@ use crate::id::{ObjectId, RepositoryId};
 pub const NO_PREVIOUS: ObjectId = ObjectId([0; 32]);
 /// Longest line, without its LF.
 pub const LINE_BYTES_MAX: usize = 4_096;
-/// Longest [`Remark`].
-pub const REMARK_BYTES_MAX: usize = 256;
 
 const SIGNATURE_LINE: &[u8] = b"-----BEGIN SSH";
 
@@ -475,42 +473,6 @@ pub(crate) fn check_link(seq: u64, prev: ObjectId) -> Result<(), TextError> {
     Err(TextError::Contradiction { what: "seq and prev do not agree on being the first" })
 }
 
-/// Words of a person at the end of a line: printable ASCII, at most [`REMARK_BYTES_MAX`], no
-/// space at either end, may be empty.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Remark(String);
-
-impl Remark {
-    /// Takes any text: what is not printable ASCII becomes `?`, what is too long is cut.
-    #[must_use]
-    pub fn lossy(text: &str) -> Self {
-        let printable = |c: char| if (' '..='~').contains(&c) { c } else { '?' };
-        let kept: String = text.trim().chars().map(printable).take(REMARK_BYTES_MAX).collect();
-        Self(kept.trim().to_owned())
-    }
-
-    /// The words.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Remark {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let remark = Self::lossy(text);
-        if remark.0 == text { Ok(remark) } else { Err(()) }
-    }
-}
-
-impl fmt::Display for Remark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -636,22 +598,5 @@ pub(crate) mod tests {
         for wrong in ["2026-11-23T06:38:35+00:00", "2026-11-23", "2026-11-23t06:38:35z", "now"] {
             assert!(line(wrong).only_time().is_err(), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn remarks_are_made_printable() {
-        let table = [
-            (" keep daily 7 ", "keep daily 7"),
-            ("two\nlines", "two?lines"),
-            ("Gr\u{fc}n", "Gr?n"),
-            ("", ""),
-        ];
-        for (text, expected) in table {
-            let remark = Remark::lossy(text);
-            assert_eq!(remark.as_str(), expected);
-            assert_eq!(expected.parse(), Ok(remark));
-        }
-        assert_eq!(Remark::lossy(&"x".repeat(1_000)).as_str().len(), REMARK_BYTES_MAX);
-        assert!("two\nlines".parse::<Remark>().is_err());
     }
 }

@@ -4,17 +4,57 @@
 //! Nothing is deleted without an intent that stood for the grace time, counted from when the store
 //! first saw the tombstone; `time` is a claim.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::str::FromStr;
 
 use jiff::Timestamp;
 
 use crate::crypto::signature::{SigningKey, VerifyingKey};
 use crate::format::commit::{ObjectName, SnapshotName};
 use crate::format::signed_text::{
-    Line, Once, Remark, RosterReference, SignedBody, SignedText, TextError, TextKind, VerifiedText,
+    Line, Once, RosterReference, SignedBody, SignedText, TextError, TextKind, VerifiedText,
     check_link,
 };
 use crate::id::{ActorId, ObjectId, RepositoryId};
+
+/// Longest [`Remark`].
+pub const REMARK_BYTES_MAX: usize = 256;
+
+/// Words of a person at the end of a line: printable ASCII, at most [`REMARK_BYTES_MAX`], no
+/// space at either end, may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Remark(String);
+
+impl Remark {
+    /// Takes any text: what is not printable ASCII becomes `?`, what is too long is cut.
+    #[must_use]
+    pub fn lossy(text: &str) -> Self {
+        let printable = |c: char| if (' '..='~').contains(&c) { c } else { '?' };
+        let kept: String = text.trim().chars().map(printable).take(REMARK_BYTES_MAX).collect();
+        Self(kept.trim().to_owned())
+    }
+
+    /// The words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Remark {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let remark = Self::lossy(text);
+        if remark.0 == text { Ok(remark) } else { Err(()) }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// One thing that a maintainer declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,5 +329,22 @@ done attest/a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4
         assert_eq!(changed("recall", "observe x\nrecall"), Ok(tombstone()));
         let error = changed("recall", "crit observe x\nrecall").unwrap_err();
         assert!(matches!(error, TextError::Unsupported { .. }), "{error}");
+    }
+
+    #[test]
+    fn remarks_are_made_printable() {
+        let table = [
+            (" keep daily 7 ", "keep daily 7"),
+            ("two\nlines", "two?lines"),
+            ("Gr\u{fc}n", "Gr?n"),
+            ("", ""),
+        ];
+        for (text, expected) in table {
+            let remark = Remark::lossy(text);
+            assert_eq!(remark.as_str(), expected);
+            assert_eq!(expected.parse(), Ok(remark));
+        }
+        assert_eq!(Remark::lossy(&"x".repeat(1_000)).as_str().len(), REMARK_BYTES_MAX);
+        assert!("two\nlines".parse::<Remark>().is_err());
     }
 }
