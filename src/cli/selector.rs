@@ -126,7 +126,7 @@ impl Selector {
         // Times have colons themselves: the longest beginning that is a time is the time.
         let ends = time.match_indices(':').map(|(at, _)| at).chain([time.len()]);
         for end in ends.collect::<Vec<_>>().into_iter().rev() {
-            let (name, back) = split_back(text, &time[..end])?;
+            let Ok((name, back)) = split_back(text, &time[..end]) else { continue };
             let until = Moment::parse(name, now).and_then(|moment| moment.end(now));
             if let Ok(until) = until {
                 let path = time.get(end + 1..).map(str::to_owned);

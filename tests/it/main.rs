@@ -1,1 +1,4 @@
-fn main() {}
+//! All integration tests in one binary: they go through the public interface only.
+
+mod architecture;
+mod cli;
