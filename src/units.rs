@@ -402,8 +402,8 @@ mod tests {
             (Duration::from_millis(400), "0.4s"),
             (Duration::from_secs(59), "59s"),
             (Duration::from_secs(252), "4m12s"),
-            (Duration::from_secs(3720), "1h02m"),
-            (Duration::from_secs(3 * 86_400 + 4 * 3600), "3d04h"),
+            (Duration::from_mins(62), "1h02m"),
+            (Duration::from_hours(76), "3d04h"),
         ];
         for (duration, text) in cases {
             assert_eq!(format_duration(duration), text);

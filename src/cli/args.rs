@@ -227,7 +227,7 @@ pub enum ProgressChoice {
     Plain,
     /// A bar
     Bar,
-    /// JSON lines on standard output
+    /// JSON lines: on standard output with --json, on standard error without
     Json,
 }
 

@@ -103,8 +103,7 @@ impl<'de> Deserialize<'de> for Compression {
 }
 
 /// Where a secret comes from; exactly one.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretProvider {
     /// A systemd credential: a file below `$CREDENTIALS_DIRECTORY`.
     Credential(String),
@@ -120,14 +119,48 @@ pub enum SecretProvider {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretReference(pub String);
 
+/// What is said where a secret itself may have been written. The parser's own words for a wrong
+/// value repeat it, so values are taken as they come and looked at here.
+const NOT_HERE: &str = "a secret does not stand here";
+
 impl<'de> Deserialize<'de> for SecretReference {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        // The value is not in the message: it may be the secret itself.
-        let name = text.strip_prefix("secret:").filter(|name| !name.is_empty());
-        name.map(|name| Self(name.to_owned())).ok_or_else(|| {
-            D::Error::custom("a secret does not stand here: name it, \"secret:NAME\", and say in [secrets] where it is")
+        let value = toml::Value::deserialize(deserializer)?;
+        let name = value.as_str().and_then(|text| text.strip_prefix("secret:"));
+        name.filter(|name| !name.is_empty()).map(|name| Self(name.to_owned())).ok_or_else(|| {
+            let form = "name it, \"secret:NAME\", and say in [secrets] where it is";
+            D::Error::custom(format!("{NOT_HERE}: {form}"))
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretProvider {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        Self::from_toml(&value).ok_or_else(|| {
+            let form = "say where it is: { credential = \"…\" }, { file = \"…\" }, \
+                { command = [\"…\"] } or { env = \"…\" }, exactly one";
+            D::Error::custom(format!("{NOT_HERE}: {form}"))
+        })
+    }
+}
+
+impl SecretProvider {
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        let table = value.as_table().filter(|table| table.len() == 1)?;
+        let (kind, value) = table.iter().next()?;
+        let text = || value.as_str().map(str::to_owned);
+        match kind.as_str() {
+            "credential" => text().map(Self::Credential),
+            "file" => text().map(PathBuf::from).map(Self::File),
+            "env" => text().map(Self::Env),
+            "command" => {
+                let words = value.as_array().filter(|words| !words.is_empty())?;
+                let words = words.iter().map(|word| word.as_str().map(str::to_owned));
+                words.collect::<Option<_>>().map(Self::Command)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -277,7 +310,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            let line = 1 + text.get(..at).unwrap_or(text).matches('\n').count();
             ConfigError::Toml { line, message: error.message().to_owned() }
         })?;
         if config.version != VERSION {
@@ -465,10 +498,21 @@ keep = { last = 3, daily = 14, within = "30d" }
 
     #[test]
     fn a_secret_in_the_file_is_refused_and_not_repeated() {
-        let text = "version = 1\n[repositories.a]\nurl = \"/x\"\npassword = \"hunter2\"\n";
-        let message = Config::parse(text).unwrap_err().to_string();
-        assert!(message.starts_with("line 4: a secret does not stand here"), "{message}");
-        assert!(!message.contains("hunter2"));
+        let repository = "version = 1\n[repositories.a]\nurl = \"/x\"\npassword =";
+        let secrets = "version = 1\n\n[secrets]\na =";
+        for (before, value) in [
+            (repository, "\"4711-hunter2\""),
+            (repository, "4711"),
+            (repository, "[\"4711\"]"),
+            (secrets, "\"4711-hunter2\""),
+            (secrets, "4711"),
+            (secrets, "{ value = \"4711\" }"),
+            (secrets, "{ env = 4711 }"),
+        ] {
+            let message = Config::parse(&format!("{before} {value}\n")).unwrap_err().to_string();
+            assert!(message.starts_with("line 4: a secret does not stand here"), "{message}");
+            assert!(!message.contains("4711"), "{message}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Zoned;
+use jiff::{Timestamp, Zoned};
 
 use crate::cli::args::{ColorChoice, GlobalArgs, ProgressChoice};
 use crate::cli::config::RepositoryConfig;
@@ -16,6 +16,8 @@ use crate::cli::explain::{repository, store, usage};
 use crate::cli::output::{Output, OutputOptions, stderr_is_terminal};
 use crate::cli::progress::{Display, Watch};
 use crate::cli::secrets::Secrets;
+use crate::cli::selector::Selector;
+use crate::cli::time::Moment;
 use crate::progress::Progress;
 use crate::units::UnitStyle;
 
@@ -239,6 +241,23 @@ impl Context {
         }
     }
 
+    /// Reads the name of a snapshot.
+    ///
+    /// # Errors
+    /// `HF-USE-005`.
+    pub fn selector(&self, text: &str) -> Result<Selector, CommandError> {
+        Ok(Selector::parse(text, &self.now)?)
+    }
+
+    /// Reads a time of an option; a day means its beginning.
+    ///
+    /// # Errors
+    /// `HF-USE-001`.
+    pub fn moment(&self, text: &str) -> Result<Timestamp, CommandError> {
+        let moment = Moment::parse(text, &self.now).and_then(|moment| moment.start(&self.now));
+        moment.map_err(|error| CommandError::new(&usage::ARGUMENT, error.to_string()))
+    }
+
     /// Shows `progress` until the result is dropped, and passes signals on to it.
     #[must_use]
     pub fn watch(&self, progress: &Arc<Progress>) -> Watch {
@@ -253,7 +272,9 @@ mod tests {
     use super::*;
     use crate::cli::config::Config;
 
-    fn context(repo: Option<&str>, variables: &[(&str, &str)], config: &str) -> Context {
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
+    fn context(repo: Option<&str>, variables: Variables<'_>, config: &str) -> Context {
         let global = GlobalArgs { repo: repo.map(PathBuf::from), ..GlobalArgs::default() };
         let output = Output::to(OutputOptions::default(), Box::new(std::io::sink()));
         let environment = Environment::new(variables.iter().copied());
@@ -268,7 +289,7 @@ mod tests {
         let home = [("HOME", "/h")];
         let both = [("HOME", "/h"), ("HOLDFAST_REPO", "/env")];
         let xdg = [("HOME", "/h"), ("XDG_DATA_HOME", "/x")];
-        let cases: &[(Option<&str>, &[(&str, &str)], &str, &str)] = &[
+        let cases: &[(Option<&str>, Variables<'_>, &str, &str)] = &[
             (Some("/opt"), &both, one, "/opt"),
             (None, &both, one, "/env"),
             (None, &home, one, "/h/main"),
@@ -288,14 +309,14 @@ mod tests {
             (None, "HF-REPO-010"),
         ];
         for (repo, id) in wrong {
-            assert_eq!(context(repo, &[], one.split_at(0).0).location().unwrap_err().id(), id);
+            assert_eq!(context(repo, &[], "").location().unwrap_err().id(), id);
         }
     }
 
     #[test]
     fn where_the_state_is() {
         let config = "[global]\nstate-dir = \"/conf\"\n";
-        let cases: &[(&[(&str, &str)], &str, &str)] = &[
+        let cases: &[(Variables<'_>, &str, &str)] = &[
             (&[("HOME", "/h"), ("HOLDFAST_STATE_DIR", "/env")], config, "/env"),
             (&[("HOME", "/h")], config, "/conf"),
             (&[("HOME", "/h"), ("XDG_STATE_HOME", "/x")], "", "/x/holdfast"),

@@ -27,10 +27,7 @@ fn panic_line(info: &PanicHookInfo<'_>) -> String {
     let place =
         info.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
     let message = info.payload().downcast_ref::<&'static str>();
-    format!(
-        "error[HF-USE-009]: internal fault{place}{}",
-        message.map_or_else(String::new, |m| format!(": {m}"))
-    )
+    format!("internal fault{place}{}", message.map_or_else(String::new, |m| format!(": {m}")))
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use data_encoding::BASE64;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 
 use crate::cli::error::{CommandError, ErrorStyle, Exit};
@@ -142,9 +144,14 @@ impl Output {
         self.event("item", item);
     }
 
-    /// How far an operation is, with `--json`.
+    /// How far an operation is: an event on standard output with `--json`, on standard error else.
     pub fn progress(&self, state: &impl Serialize) {
-        self.event("progress", state);
+        let line = json_line(&Event { v: EVENTS_VERSION, r#type: "progress", body: state });
+        if self.options.json {
+            self.stdout().write(&line);
+        } else {
+            self.stderr(&String::from_utf8_lossy(&line));
+        }
     }
 
     /// The last event of a command that did not fail, with `--json`; `exit` is what it ends with.
@@ -259,6 +266,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A name or path as a member of a JSON object: `key` with text, or `key64` with base64 where the
+/// bytes are not UTF-8, so that nothing is lost.
+#[must_use]
+pub fn json_bytes(key: &str, bytes: &[u8]) -> (String, Value) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (key.to_owned(), text.into()),
+        Err(_) => (format!("{key}64"), BASE64.encode(bytes).into()),
+    }
+}
+
 /// Whether standard error is a terminal.
 #[must_use]
 pub fn stderr_is_terminal() -> bool {
@@ -370,8 +387,14 @@ mod tests {
     fn hidden_characters_survive_json() {
         let text = "a\u{e0041}\u{9b}\"\\\n\u{7f}é";
         let line = json_line(&text);
-        assert!(!line.trim_ascii_end().iter().any(|byte| byte.is_ascii_control()));
+        assert!(!line.trim_ascii_end().iter().any(u8::is_ascii_control));
         assert_eq!(serde_json::from_slice::<String>(&line).unwrap(), text);
+    }
+
+    #[test]
+    fn names_that_are_not_text_are_base64() {
+        assert_eq!(json_bytes("path", "/ä".as_bytes()), ("path".into(), "/ä".into()));
+        assert_eq!(json_bytes("path", b"/\xff"), ("path64".into(), "L/8=".into()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::cli::args::ProgressChoice;
 use crate::cli::escape::escape_text;
 use crate::cli::output::{Output, OutputOptions, stderr_is_terminal};
-use crate::cli::signals::signals;
+use crate::cli::signals::{Signals, signals};
 use crate::progress::Progress;
 use crate::units::{UnitStyle, format_duration, format_rate, format_size};
 
@@ -51,13 +51,12 @@ impl Display {
     ) -> Self {
         match choice {
             ProgressChoice::None => Self::Silent,
-            ProgressChoice::Plain => Self::Plain,
             ProgressChoice::Bar => Self::Bar,
             ProgressChoice::Json => Self::Json,
             ProgressChoice::Auto if options.json => Self::Json,
             ProgressChoice::Auto if options.quiet => Self::Silent,
             ProgressChoice::Auto if terminal && !verbose => Self::Bar,
-            ProgressChoice::Auto => Self::Plain,
+            ProgressChoice::Auto | ProgressChoice::Plain => Self::Plain,
         }
     }
 
@@ -183,11 +182,11 @@ struct Rate {
 impl Rate {
     fn add(&mut self, elapsed: Duration, bytes: u64) -> u64 {
         self.samples.push_back((elapsed, bytes));
-        while self.samples.len() > 2 && elapsed - self.samples[1].0 >= RATE_WINDOW {
+        while self.samples.len() > 2 && elapsed.saturating_sub(self.samples[1].0) >= RATE_WINDOW {
             self.samples.pop_front();
         }
         let (then, before) = self.samples[0];
-        let milliseconds = (elapsed - then).as_millis().max(1);
+        let milliseconds = elapsed.saturating_sub(then).as_millis().max(1);
         (u128::from(bytes.saturating_sub(before)) * 1000 / milliseconds) as u64
     }
 }
@@ -197,17 +196,27 @@ impl Rate {
 pub struct Watch {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    signals: &'static Signals,
 }
 
 impl Watch {
     /// Begins to show `progress`, and to pass SIGINT and SIGTERM on to [`Progress::cancel`].
     #[must_use]
     pub fn start(progress: Arc<Progress>, output: Arc<Output>, display: Display) -> Self {
-        signals().arm();
+        Self::with_signals(signals(), progress, output, display)
+    }
+
+    fn with_signals(
+        signals: &'static Signals,
+        progress: Arc<Progress>,
+        output: Arc<Output>,
+        display: Display,
+    ) -> Self {
+        signals.arm();
         let (stop, stopped) = bounded(0);
-        let watcher = Watcher::new(progress, output, display);
+        let watcher = Watcher::new(signals, progress, output, display);
         let thread = std::thread::spawn(move || watcher.run(&stopped));
-        Self { stop: Some(stop), thread: Some(thread) }
+        Self { stop: Some(stop), thread: Some(thread), signals }
     }
 
     /// Ends the display.
@@ -223,11 +232,12 @@ impl Drop for Watch {
             // A panic of the display has been reported by the panic hook; the operation goes on.
             drop(thread.join());
         }
-        signals().disarm();
+        self.signals.disarm();
     }
 }
 
 struct Watcher {
+    signals: &'static Signals,
     progress: Arc<Progress>,
     output: Arc<Output>,
     display: Display,
@@ -238,13 +248,18 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(progress: Arc<Progress>, output: Arc<Output>, display: Display) -> Self {
+    fn new(
+        signals: &'static Signals,
+        progress: Arc<Progress>,
+        output: Arc<Output>,
+        display: Display,
+    ) -> Self {
         let bar = (display == Display::Bar).then(new_bar);
         if let Some(bar) = &bar {
             output.attach(bar.clone());
         }
         let (begun, shown) = (Instant::now(), Duration::ZERO);
-        Self { progress, output, display, bar, begun, shown, rate: Rate::default() }
+        Self { signals, progress, output, display, bar, begun, shown, rate: Rate::default() }
     }
 
     fn run(mut self, stopped: &Receiver<()>) {
@@ -256,15 +271,15 @@ impl Watcher {
     }
 
     fn tick(&mut self) {
-        if signals().came().is_some() && !self.progress.is_cancelled() {
+        if self.signals.came().is_some() && !self.progress.is_cancelled() {
             self.progress.cancel();
             self.output.status("stopping at the next safe point; once more to stop at once");
         }
         self.pass_messages();
         let elapsed = self.begun.elapsed();
         let rate = self.rate.add(elapsed, self.progress.bytes_done.load(Relaxed));
-        let asked = signals().take_status_request();
-        if asked || elapsed - self.shown >= self.display.interval() {
+        let asked = self.signals.take_status_request();
+        if asked || elapsed.saturating_sub(self.shown) >= self.display.interval() {
             let state = ProgressState::of(&self.progress, elapsed, rate);
             self.show(&state, asked);
             self.shown = elapsed;
@@ -347,6 +362,27 @@ mod tests {
             "25%  3/10 items  5.00 MiB/20.0 MiB  0 B stored  1.00 MiB/s  15s left  1 warnings  \
              /a\\x1b[2J"
         );
+    }
+
+    #[test]
+    fn a_signal_cancels_and_messages_are_not_lost() {
+        let signals: &'static Signals = Box::leak(Box::new(Signals::without_handlers()));
+        let progress = Arc::new(Progress::default());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let options = OutputOptions { json: true, ..OutputOptions::default() };
+        let output = Arc::new(Output::to(options, Box::new(file.reopen().unwrap())));
+        let watch = Watch::with_signals(signals, Arc::clone(&progress), output, Display::Silent);
+        assert!(!signals.ends_at_once());
+        signals.pretend(crate::cli::error::Exit::Terminated);
+        while !progress.is_cancelled() {
+            std::thread::yield_now();
+        }
+        progress.warn("the last word".into());
+        watch.finish();
+        assert!(signals.ends_at_once());
+        assert_eq!(signals.came(), Some(crate::cli::error::Exit::Terminated));
+        let printed = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(printed, "{\"v\":1,\"type\":\"warning\",\"message\":\"the last word\"}\n");
     }
 
     #[test]

@@ -71,10 +71,10 @@ impl Secrets<'_> {
     /// # Errors
     /// As [`Self::passphrase`].
     pub fn named_passphrase(&self) -> Result<Option<SecretString>, CommandError> {
-        if let Some(secret) = self.from_options()? {
+        if let Some(secret) = self.of_options()? {
             return Ok(Some(secret));
         }
-        if let Some(secret) = self.from_environment()? {
+        if let Some(secret) = self.of_environment()? {
             return Ok(Some(secret));
         }
         if let Some(reference) = self.repository.and_then(|table| table.password.as_ref()) {
@@ -143,12 +143,12 @@ impl Secrets<'_> {
         }
     }
 
-    fn from_options(&self) -> Result<Option<SecretString>, CommandError> {
+    fn of_options(&self) -> Result<Option<SecretString>, CommandError> {
         let GlobalArgs { password_file, password_command, password_fd, .. } = self.global;
         self.first_of(password_file.as_deref(), password_command.as_deref(), *password_fd)
     }
 
-    fn from_environment(&self) -> Result<Option<SecretString>, CommandError> {
+    fn of_environment(&self) -> Result<Option<SecretString>, CommandError> {
         let environment = self.environment;
         let path = environment.path("HOLDFAST_PASSWORD_FILE");
         let command = environment.text("HOLDFAST_PASSWORD_COMMAND")?;

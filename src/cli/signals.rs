@@ -28,11 +28,7 @@ static SIGNALS: OnceLock<Signals> = OnceLock::new();
 /// Where the system refuses a handler, that signal keeps its usual effect.
 pub fn signals() -> &'static Signals {
     SIGNALS.get_or_init(|| {
-        let this = Signals {
-            at_once: Arc::new(AtomicBool::new(true)),
-            came: Arc::default(),
-            status: Arc::default(),
-        };
+        let this = Signals::without_handlers();
         for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
             let code = exit.code();
             // The order matters: the flag that the second signal finds is set by the first.
@@ -52,6 +48,28 @@ pub fn signals() -> &'static Signals {
 }
 
 impl Signals {
+    /// Flags that no signal sets.
+    pub(crate) fn without_handlers() -> Self {
+        Self {
+            at_once: Arc::new(AtomicBool::new(true)),
+            came: Arc::default(),
+            status: Arc::default(),
+        }
+    }
+
+    /// Sets what the signal that ends with `exit` would set.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, exit: Exit) {
+        self.came.store(exit.code().into(), SeqCst);
+        self.at_once.store(true, SeqCst);
+    }
+
+    /// Whether the next SIGINT or SIGTERM ends the program at once.
+    #[must_use]
+    pub fn ends_at_once(&self) -> bool {
+        self.at_once.load(SeqCst)
+    }
+
     /// An operation begins that looks at [`Signals::came`].
     pub fn arm(&self) {
         if self.came().is_none() {

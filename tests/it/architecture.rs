@@ -46,7 +46,7 @@ impl Source {
 
     /// The code before the tests.
     fn without_tests(&self) -> &str {
-        self.code.split("#[cfg(test)]").next().unwrap_or_default()
+        self.code.split("#[cfg(test)]\nmod ").next().unwrap_or_default()
     }
 }
 

@@ -1,11 +1,13 @@
 //! `holdfast backup`: saves files, streams or the output of commands as a snapshot.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::config::SourceConfig;
 use crate::cli::error::CommandError;
 use crate::cli::explain::usage;
 use crate::cli::words;
@@ -147,6 +149,33 @@ impl BackupArgs {
     }
 }
 
+impl From<&SourceConfig> for ExcludeArgs {
+    fn from(source: &SourceConfig) -> Self {
+        Self {
+            exclude: source.exclude.clone(),
+            iexclude: source.iexclude.clone(),
+            exclude_file: source.exclude_file.clone(),
+            ignore_file: source.ignore_file.clone(),
+            exclude_caches: source.exclude_caches,
+            exclude_if_present: source.exclude_if_present.clone(),
+            one_file_system: source.one_file_system,
+            exclude_larger_than: source.exclude_larger_than,
+        }
+    }
+}
+
+/// The paths in a file of `--files-from`: NUL-separated where it has a NUL, else one a line.
+///
+/// Paths are bytes; empty ones are left out.
+#[must_use]
+pub fn listed_paths(list: &[u8]) -> Vec<PathBuf> {
+    let separator = if list.contains(&0) { 0 } else { b'\n' };
+    list.split(|byte| *byte == separator)
+        .filter(|path| !path.is_empty())
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
+        .collect()
+}
+
 fn inline_stream(name: &str, command: &str) -> Result<CommandStream, CommandError> {
     let argv = words::split(command).map_err(|error| {
         CommandError::new(&usage::ARGUMENT, format!("--command {name}=…")).because(&error)
@@ -189,6 +218,13 @@ mod tests {
         assert_eq!(streams[0].name, "a.sql");
         assert_eq!(streams[0].argv, ["pg_dump", "a b"]);
         assert_eq!(streams[1].argv, ["pg_dump", "b"]);
+    }
+
+    #[test]
+    fn lists_of_paths_have_lines_or_nuls() {
+        let paths = |list: &[u8]| listed_paths(list);
+        assert_eq!(paths(b"/a\n\n/b c"), [PathBuf::from("/a"), PathBuf::from("/b c")]);
+        assert_eq!(paths(b"/a\nb\0/c\0"), [PathBuf::from("/a\nb"), PathBuf::from("/c")]);
     }
 
     #[test]

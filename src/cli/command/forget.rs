@@ -5,6 +5,7 @@ use clap::Args;
 use jiff::Span;
 
 use crate::cli::args::FilterArgs;
+use crate::cli::config::{KeepConfig, SpanText};
 use crate::units::parse_span;
 
 const AFTER_HELP: &str = "\
@@ -24,18 +25,18 @@ pub struct ForgetArgs {
     /// Forget exactly these
     #[arg(value_name = "SNAPSHOT", conflicts_with = "KeepArgs")]
     pub snapshots: Vec<String>,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
-    pub keep: KeepArgs,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
-    pub filter: FilterArgs,
     /// Prune afterwards
     #[arg(long)]
     pub prune: bool,
     /// Say what would be done and why, and do nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub keep: KeepArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub filter: FilterArgs,
 }
 
 /// What to keep; each rule counts the newest snapshot of each of its intervals.
@@ -82,4 +83,65 @@ pub struct KeepArgs {
     /// All with this tag (repeatable; a,b means both)
     #[arg(long, value_name = "TAG[,TAG…]")]
     pub keep_tag: Vec<String>,
+}
+
+impl KeepArgs {
+    /// Whether no rule is given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let counts = [
+            self.keep_last,
+            self.keep_hourly,
+            self.keep_daily,
+            self.keep_weekly,
+            self.keep_monthly,
+            self.keep_yearly,
+        ];
+        let spans = [
+            self.keep_within,
+            self.keep_within_hourly,
+            self.keep_within_daily,
+            self.keep_within_weekly,
+            self.keep_within_monthly,
+            self.keep_within_yearly,
+        ];
+        counts.iter().all(Option::is_none)
+            && spans.iter().all(Option::is_none)
+            && self.keep_tag.is_empty()
+    }
+}
+
+impl From<&KeepConfig> for KeepArgs {
+    fn from(keep: &KeepConfig) -> Self {
+        let span = |text: &Option<SpanText>| text.as_ref().map(|text| text.span);
+        Self {
+            keep_last: keep.last,
+            keep_hourly: keep.hourly,
+            keep_daily: keep.daily,
+            keep_weekly: keep.weekly,
+            keep_monthly: keep.monthly,
+            keep_yearly: keep.yearly,
+            keep_within: span(&keep.within),
+            keep_within_hourly: span(&keep.within_hourly),
+            keep_within_daily: span(&keep.within_daily),
+            keep_within_weekly: span(&keep.within_weekly),
+            keep_within_monthly: span(&keep.within_monthly),
+            keep_within_yearly: span(&keep.within_yearly),
+            keep_tag: keep.tags.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_of_the_configuration_is_a_rule() {
+        assert!(KeepArgs::from(&KeepConfig::default()).is_empty());
+        let monthly = KeepConfig { monthly: Some(1), ..KeepConfig::default() };
+        assert!(!KeepArgs::from(&monthly).is_empty());
+        let tags = KeepConfig { tags: vec!["x".into()], ..KeepConfig::default() };
+        assert!(!KeepArgs::from(&tags).is_empty());
+    }
 }

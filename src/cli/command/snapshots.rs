@@ -21,13 +21,13 @@ pub struct SnapshotsArgs {
     /// Only these
     #[arg(value_name = "SNAPSHOT")]
     pub snapshots: Vec<String>,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
-    pub filter: FilterArgs,
     /// Only the newest N of each source
     #[arg(long, value_name = "N")]
     pub latest: Option<usize>,
     /// Show the forgotten ones too, as long as they can be brought back
     #[arg(long)]
     pub forgotten: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub filter: FilterArgs,
 }

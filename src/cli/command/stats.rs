@@ -11,12 +11,12 @@ pub struct StatsArgs {
     /// Only these snapshots
     #[arg(value_name = "SNAPSHOT")]
     pub snapshots: Vec<String>,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
-    pub filter: FilterArgs,
     /// One line for each of these
     #[arg(long, value_name = "WHAT")]
     pub by: Option<StatsBy>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub filter: FilterArgs,
 }
 
 /// What the lines of `stats` stand for.
