@@ -3,7 +3,7 @@
 //! Nothing here goes by a name that someone else could exchange: an object that cannot be opened
 //! (symbolic link, pipe, device) is held by `O_PATH` and reached through `/proc/self/fd`.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use rustix::fs::{
     AtFlags, CWD, Gid, IFlags, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
@@ -40,31 +40,31 @@ pub(super) enum Object<'a> {
     Path(BorrowedFd<'a>),
 }
 
-impl Object<'_> {
-    fn fd(&self) -> BorrowedFd<'_> {
+impl<'a> Object<'a> {
+    fn fd(self) -> BorrowedFd<'a> {
         match self {
-            Self::Open(fd) | Self::Path(fd) => fd.as_fd(),
+            Self::Open(fd) | Self::Path(fd) => fd,
         }
     }
 
-    fn link(&self) -> String {
+    fn link(self) -> String {
         format!("/proc/self/fd/{}", self.fd().as_raw_fd())
     }
 
     /// What it is and whose.
-    pub(super) fn stat(&self) -> Result<Stat, Errno> {
+    pub(super) fn stat(self) -> Result<Stat, Errno> {
         fstat(self.fd())
     }
 
     /// Sets owner and group, those that are given; the kernel then clears setuid, setgid and
     /// capabilities of files.
-    pub(super) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+    pub(super) fn set_owner(self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         chownat(self.fd(), "", uid, gid, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Sets the permission bits; not for symbolic links, which have none.
-    pub(super) fn set_mode(&self, mode: u32) -> Result<(), Errno> {
+    pub(super) fn set_mode(self, mode: u32) -> Result<(), Errno> {
         let mode = Mode::from_raw_mode(mode);
         match self {
             Self::Open(fd) => fchmod(fd, mode),
@@ -73,7 +73,7 @@ impl Object<'_> {
     }
 
     /// Sets the modification time; the access time stays.
-    pub(super) fn set_modified(&self, time: UnixTime) -> Result<(), Errno> {
+    pub(super) fn set_modified(self, time: UnixTime) -> Result<(), Errno> {
         let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let last_modification = Timespec { tv_sec: time.0, tv_nsec: time.1.into() };
         let times = Timestamps { last_access, last_modification };
@@ -84,7 +84,7 @@ impl Object<'_> {
     }
 
     /// Names of the extended attributes; none where the file system has none.
-    pub(super) fn xattr_names(&self) -> Result<Vec<Vec<u8>>, Errno> {
+    pub(super) fn xattr_names(self) -> Result<Vec<Vec<u8>>, Errno> {
         let mut short = [0; 1024];
         match self.list_xattrs(&mut short) {
             Ok(bytes) => Ok(split_names(&short[..bytes])),
@@ -98,7 +98,7 @@ impl Object<'_> {
         }
     }
 
-    fn list_xattrs(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+    fn list_xattrs(self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
             Self::Open(fd) => flistxattr(fd, buffer),
             Self::Path(_) => listxattr(self.link(), buffer),
@@ -106,7 +106,7 @@ impl Object<'_> {
     }
 
     /// Whether the attribute has just this value already.
-    pub(super) fn has_xattr(&self, name: &[u8], value: &[u8]) -> bool {
+    pub(super) fn has_xattr(self, name: &[u8], value: &[u8]) -> bool {
         let mut found = vec![0; value.len() + 1];
         let length = match self {
             Self::Open(fd) => fgetxattr(fd, name, &mut found[..]),
@@ -116,7 +116,7 @@ impl Object<'_> {
     }
 
     /// Creates or replaces one extended attribute.
-    pub(super) fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    pub(super) fn set_xattr(self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
         match self {
             Self::Open(fd) => fsetxattr(fd, name, value, XattrFlags::empty()),
             Self::Path(_) => setxattr(self.link(), name, value, XattrFlags::empty()),
@@ -124,7 +124,7 @@ impl Object<'_> {
     }
 
     /// Removes one extended attribute; one that is not there is removed already.
-    pub(super) fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
+    pub(super) fn remove_xattr(self, name: &[u8]) -> Result<(), Errno> {
         let removed = match self {
             Self::Open(fd) => fremovexattr(fd, name),
             Self::Path(_) => removexattr(self.link(), name),
@@ -134,7 +134,7 @@ impl Object<'_> {
 
     /// Sets those attribute flags (`chattr`) that `mask` names, and leaves the others. An object
     /// that can have no flags refuses only if some are wanted.
-    pub(super) fn set_flags(&self, flags: IFlags, mask: IFlags) -> Result<(), Errno> {
+    pub(super) fn set_flags(self, flags: IFlags, mask: IFlags) -> Result<(), Errno> {
         let fd = match self {
             Self::Open(fd) => fd,
             Self::Path(_) if (flags & mask).is_empty() => return Ok(()),

@@ -118,12 +118,12 @@ impl Target {
         for _ in 0..ATTEMPTS_MAX {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
             match openat(&place.dir, place.name, flags | CLOSED, FILE_MODE) {
-                Ok(file) => return self.begin_file(path, file, node, true),
+                Ok(file) => return begin_file(path, file, node, true),
                 Err(Errno::EXIST) if self.options.overwrite => {}
                 Err(error) => return Err(place.failure("create", error)),
             }
             if let Some(file) = place.open_alone(node.uid)? {
-                return self.begin_file(path, file.into(), node, false);
+                return begin_file(path, file.into(), node, false);
             }
             place.clear()?;
         }
@@ -356,27 +356,6 @@ impl Target {
         Err(TargetError::Exchanged { path: place.path.to_string() })
     }
 
-    fn begin_file(
-        &self,
-        path: &TargetPath,
-        file: OwnedFd,
-        node: &Node,
-        is_new: bool,
-    ) -> Result<TargetFile, TargetError> {
-        let failure = |action, error: Errno| TargetError::io(action, path, error);
-        let stat = rustix::fs::fstat(&file).map_err(|error| failure("stat", error))?;
-        if is_new && !flags_before_content(node).is_empty() {
-            let flags = flags_before_content(node);
-            // Asked again, and reported if refused, with the other flags.
-            let _ = Object::Open(file.as_fd()).set_flags(flags, flags);
-        }
-        if stat.st_size.cast_unsigned() != node.size {
-            rustix::fs::ftruncate(&file, node.size).map_err(|error| failure("resize", error))?;
-        }
-        let restored = Restored { path: path.clone(), identity: Identity::of(&stat) };
-        Ok(TargetFile { file: File::from(file), restored, size_bytes: node.size, is_new })
-    }
-
     /// Lets this run write into a directory that was there: its owner may take his own rights
     /// back, and immutable is taken away with the option to overwrite.
     fn open_up(&self, path: &TargetPath, stat: &Stat) -> bool {
@@ -415,6 +394,27 @@ impl Target {
         let dir = self.dirs.open(dir).map_err(|error| TargetError::descent(dir, error))?;
         Ok(Place { dir, name, path })
     }
+}
+
+/// Gives an opened file its size, and what must be set while it is empty.
+fn begin_file(
+    path: &TargetPath,
+    file: OwnedFd,
+    node: &Node,
+    is_new: bool,
+) -> Result<TargetFile, TargetError> {
+    let failure = |action, error: Errno| TargetError::io(action, path, error);
+    let stat = rustix::fs::fstat(&file).map_err(|error| failure("stat", error))?;
+    if is_new && !flags_before_content(node).is_empty() {
+        let flags = flags_before_content(node);
+        // Asked again, and reported if refused, with the other flags.
+        let _ = Object::Open(file.as_fd()).set_flags(flags, flags);
+    }
+    if stat.st_size.cast_unsigned() != node.size {
+        rustix::fs::ftruncate(&file, node.size).map_err(|error| failure("resize", error))?;
+    }
+    let restored = Restored { path: path.clone(), identity: Identity::of(&stat) };
+    Ok(TargetFile { file: File::from(file), restored, size_bytes: node.size, is_new })
 }
 
 /// A file without a name in the target, gone when it is closed.

@@ -16,7 +16,7 @@ use crate::restore::target_error::TargetError;
 use crate::restore::target_path::TargetPath;
 
 /// Zeros written at a time where a file system cannot punch holes.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Proof that this run made the object at a path; only such a path may get a second name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -109,7 +109,7 @@ fn fault_of_name(name: &[u8]) -> Option<&'static str> {
 }
 
 fn fault_of_path(path: &[u8]) -> Option<&'static str> {
-    let depth = 1 + path.iter().filter(|byte| **byte == b'/').count() as u64;
+    let depth = path.split(|byte| *byte == b'/').count() as u64;
     match path.len() as u64 {
         0..=PATH_BYTES_MAX if depth <= TREE_DEPTH_MAX => None,
         0..=PATH_BYTES_MAX => Some("it lies deeper than 4096 directories"),
@@ -129,7 +129,7 @@ pub fn escape(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         text.extend(chunk.valid().escape_debug());
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            text.extend(["\\x", &data_encoding::HEXLOWER.encode(&[*byte])]);
         }
     }
     text

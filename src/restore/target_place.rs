@@ -162,6 +162,6 @@ pub(super) fn found(stat: &Stat) -> Found {
         gid: stat.st_gid,
         size: stat.st_size.cast_unsigned(),
         mtime: UnixTime(stat.st_mtime, stat.st_mtime_nsec as u32),
-        links: stat.st_nlink.into(),
+        links: stat.st_nlink,
     }
 }

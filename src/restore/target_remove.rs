@@ -104,7 +104,7 @@ impl Removal<'_> {
         }
         for name in names {
             let below = join(path, &name);
-            match self.remove_entry(dir, &name) {
+            match remove_entry(dir, &name) {
                 Ok(true) => self.removed += 1,
                 Ok(false) => self.steps.push(Step::Empty(below)),
                 Err(error) => {
@@ -113,21 +113,6 @@ impl Removal<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Removes one entry; says `false` of a directory.
-    fn remove_entry(&self, dir: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
-        let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(true),
-            stat => stat?,
-        };
-        if kind_of(&stat) == NodeKind::Dir {
-            return Ok(false);
-        }
-        match remove_file(dir, name) {
-            Ok(()) | Err(Errno::NOENT) => Ok(true),
-            Err(error) => Err(error),
-        }
     }
 
     fn remove_dir(&mut self, path: &[u8]) -> Result<(), Errno> {
@@ -145,6 +130,21 @@ impl Removal<'_> {
     }
 }
 
+/// Removes one entry; says `false` of a directory.
+fn remove_entry(dir: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
+    let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(true),
+        stat => stat?,
+    };
+    if kind_of(&stat) == NodeKind::Dir {
+        return Ok(false);
+    }
+    match remove_file(dir, name) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = dir.to_vec();
     if !path.is_empty() {
@@ -152,4 +152,32 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     }
     path.extend_from_slice(name);
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Removal, Step, Target};
+    use crate::progress::Progress;
+    use crate::restore::target_options::Options;
+
+    #[test]
+    fn what_is_mounted_below_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("mounted/deep")).unwrap();
+        std::fs::write(dir.path().join("mounted/file"), b"x").unwrap();
+        let target = Target::open(dir.path(), Options::default()).unwrap();
+        let progress = Progress::default();
+        let here = rustix::fs::fstat(target.dirs.root()).unwrap().st_dev;
+        for (device, left) in [(here + 1, 1), (here, 0)] {
+            let steps = vec![Step::Empty(b"mounted".to_vec())];
+            let mut removal =
+                Removal { target: &target, device, removed: 0, steps, progress: &progress };
+            while let Some(step) = removal.steps.pop() {
+                removal.take(step);
+            }
+            assert_eq!(progress.take_messages().len(), left);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), left);
+            assert_eq!(dir.path().join("mounted/file").exists(), left == 1);
+        }
+    }
 }
