@@ -65,7 +65,7 @@ impl Publisher {
                 Method::LinkNamed | Method::Rename => self.publish_named(place, write, method),
             };
             match tried {
-                Err(error) if self.is_refusal_of_method(&error) && method < Method::Rename => {
+                Err(error) if is_lack_of_method(&error) && method < Method::Rename => {
                     self.method.fetch_max(method as u8 + 1, Relaxed);
                 }
                 other => return other,
@@ -79,21 +79,6 @@ impl Publisher {
             1 => Method::LinkNamed,
             _ => Method::Rename,
         }
-    }
-
-    /// Whether the file system lacks the method, rather than refusing this file.
-    #[allow(clippy::unused_self)]
-    fn is_refusal_of_method(&self, error: &io::Error) -> bool {
-        const LACKS: [Errno; 7] = [
-            Errno::OPNOTSUPP,
-            Errno::INVAL,
-            Errno::ISDIR,
-            Errno::NOSYS,
-            Errno::PERM,
-            Errno::NOENT,
-            Errno::MLINK,
-        ];
-        Errno::from_io_error(error).is_some_and(|errno| LACKS.contains(&errno))
     }
 
     fn publish_named(
@@ -132,6 +117,20 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Whether the file system lacks the method, rather than refusing this file.
+fn is_lack_of_method(error: &io::Error) -> bool {
+    const LACKS: [Errno; 7] = [
+        Errno::OPNOTSUPP, // no O_TMPFILE
+        Errno::ISDIR,     // kernel without O_TMPFILE
+        Errno::NOENT,     // no /proc to name the file by
+        Errno::PERM,      // no links (FAT, some network shares)
+        Errno::MLINK,
+        Errno::INVAL,
+        Errno::NOSYS,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| LACKS.contains(&errno))
 }
 
 fn publish_unnamed(place: &Place<'_>, write: &dyn Fn(&File) -> io::Result<()>) -> io::Result<Put> {
