@@ -1,5 +1,6 @@
 //! One opened repository: keys, roster, history, packs in and out, commits.
 
+pub mod bundle;
 pub mod chunk_writer;
 pub mod create;
 pub mod domain_index;
@@ -9,6 +10,7 @@ pub mod key_files;
 pub mod objects;
 pub mod open;
 pub mod pack_builder;
+pub mod roles;
 pub mod session;
 pub mod state;
 pub mod unlock;
