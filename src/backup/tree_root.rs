@@ -95,7 +95,9 @@ impl RootSource for TreeRoot {
         let path = session.repository.state.tree_path(&label.source, &self.path());
         self.visible = session.chunks.lookup().visible_handles();
         if !self.is_forced {
-            self.previous = PreviousTree::open(&path);
+            self.previous = PreviousTree::open(&path).or_else(|| {
+                session.repository.state.newest_tree().and_then(|path| PreviousTree::open(&path))
+            });
         }
         let begun = UnixTime(self.begun.0 - RACY_SECONDS, self.begun.1);
         Ok(Some(PreviousTreeWriter::create(&path, session.run(), begun)?))
