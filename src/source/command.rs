@@ -198,7 +198,7 @@ fn split_lines(line: &mut Vec<u8>, bytes: &[u8], lines: &mut StderrLines) {
 mod tests {
     use super::*;
 
-    fn start(script: &str) -> Box<CommandStream> {
+    fn start(script: &str) -> CommandStream {
         let environment = [
             ("PATH", "/usr/bin:/bin"),
             ("HOLDFAST_PASSPHRASE", "secret"),
@@ -206,7 +206,7 @@ mod tests {
         ];
         let environment = environment.map(|(name, value)| (name.into(), value.into()));
         let argv = ["sh", "-c", script].map(OsString::from);
-        Box::new(CommandStream::start(&argv, environment, None).unwrap())
+        CommandStream::start(&argv, environment, None).unwrap()
     }
 
     fn read_all(stream: &mut CommandStream) -> Vec<u8> {
@@ -224,7 +224,7 @@ mod tests {
     fn output_and_environment_come_as_they_are() {
         let mut stream = start("printf '%s|%s|' \"$PGHOST\" \"$HOLDFAST_PASSPHRASE\"; cat");
         assert_eq!(read_all(&mut stream), b"db||");
-        stream.finish().unwrap();
+        Box::new(stream).finish().unwrap();
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         for (script, said, told) in table {
             let mut stream = start(script);
             assert_eq!(read_all(&mut stream), b"data\n");
-            let error = stream.finish().unwrap_err();
+            let error = Box::new(stream).finish().unwrap_err();
             assert!(error.to_string().contains(said), "{error}");
             let SourceError::CommandFailed { stderr_tail, program, .. } = error else {
                 panic!("{error:?}")
@@ -250,9 +250,9 @@ mod tests {
     fn a_stream_given_up_is_not_whole() {
         let mut stream = start("echo data");
         assert_eq!(stream.read(&mut [0; 2]).unwrap(), 2);
-        assert!(matches!(stream.finish(), Err(SourceError::Unfinished { .. })));
+        assert!(matches!(Box::new(stream).finish(), Err(SourceError::Unfinished { .. })));
         let endless = start("while :; do echo data; done");
-        assert!(matches!(endless.finish(), Err(SourceError::CommandFailed { .. })));
+        assert!(matches!(Box::new(endless).finish(), Err(SourceError::CommandFailed { .. })));
     }
 
     #[test]
@@ -291,9 +291,9 @@ mod tests {
         let script = "printf 'one\\ntwo' >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1";
         let argv = ["sh", "-c", script].map(OsString::from);
         let path = [("PATH".into(), "/usr/bin:/bin".into())];
-        let mut stream = Box::new(CommandStream::start(&argv, path, Some(lines)).unwrap());
+        let mut stream = CommandStream::start(&argv, path, Some(lines)).unwrap();
         assert_eq!(read_all(&mut stream), b"");
-        let SourceError::CommandFailed { stderr_tail, .. } = stream.finish().unwrap_err() else {
+        let SourceError::CommandFailed { stderr_tail, .. } = Box::new(stream).finish().unwrap_err() else {
             panic!("no failure")
         };
         assert_eq!(stderr_tail, "x".repeat(STDERR_TAIL_BYTES));

@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn only_data_ranges_are_read() {
         let scene = Scene::new(b"0123456789");
-        let table: &[(&[(u64, u64)], &[u8])] = &[
+        type Row = (&'static [(u64, u64)], &'static [u8]);
+        let table: &[Row] = &[
             (&[], b"0123456789"),
             (&[(0, 10)], b""),
             (&[(0, 4)], b"456789"),

@@ -1,4 +1,4 @@
-//! Recognises a PostgreSQL data directory, and its files that are made of pages.
+//! Recognises a `PostgreSQL` data directory, and its files that are made of pages.
 //!
 //! Only names and two small files are looked at; whether a server runs there does not matter, and
 //! a copy of a running one is no consistent backup by itself.
@@ -14,7 +14,7 @@ use crate::format::node::NodeKind;
 use crate::source::files::directory::{Directory, open_without_atime};
 use crate::source::files::stat::{Stat, kind_of, lstat};
 
-/// Page size of every PostgreSQL that was not built otherwise.
+/// Page size of every `PostgreSQL` that was not built otherwise.
 pub const PAGE_BYTES_DEFAULT: u32 = 8192;
 /// `pg_control` is that long, and its values lie in the first sector.
 const CONTROL_BYTES: usize = 8192;

@@ -339,6 +339,42 @@ fn what_vanishes_or_changes_between_list_and_descent_is_told() {
 }
 
 #[test]
+fn one_root_can_be_walked_several_times_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    make_files(root.path(), &[("a/x", ""), ("b", "")]);
+    let opened = Root::open(root.path()).unwrap();
+    let mut walkers = [0; 3].map(|_| Walker::new(&opened, Arc::new(ExcludeRules::none())));
+    for walker in &mut walkers {
+        let mut events = Vec::new();
+        while walker.next_batch(&mut events) {}
+        assert_eq!(paths(&entries_of(events)), ["a", "b", "a/x"]);
+    }
+}
+
+#[test]
+fn other_file_systems_are_not_entered() {
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    fs::write(elsewhere.path().join("f"), b"").unwrap();
+    let dev = |path: &str| fs::metadata(path).unwrap().dev();
+    if dev("/dev") == dev("/dev/shm") {
+        // Not a mount point here: nothing to be tested.
+        return;
+    }
+    let options = ExcludeOptions { one_file_system: true, ..ExcludeOptions::default() };
+    let shm_of = |events: Vec<WalkEvent>| {
+        let below = |event: WalkEvent| match event {
+            WalkEvent::Entry(entry) => Some(String::from_utf8_lossy(&entry.path()).into_owned()),
+            _ => None,
+        };
+        let mut paths: Vec<_> = events.into_iter().filter_map(below).collect();
+        paths.retain(|path| path.starts_with("shm"));
+        paths
+    };
+    assert_eq!(shm_of(walk_with(Path::new("/dev"), options)), ["shm"]);
+    assert!(shm_of(walk_with(Path::new("/dev"), ExcludeOptions::default())).len() > 2);
+}
+
+#[test]
 fn a_missing_root_is_an_error() {
     let error = Root::open(Path::new("/nonexistent-root")).unwrap_err();
     assert!(matches!(error, SourceError::Vanished { .. }));
