@@ -97,9 +97,8 @@ impl CommandStream {
     /// A command still writing gets `SIGPIPE`.
     fn wait(&mut self, child: &mut Child) -> Result<ExitStatus, SourceError> {
         let path = PathBuf::from(&self.program);
-        let status = child
-            .wait()
-            .map_err(|source| SourceError::Io { action: "wait for", path, source })?;
+        let status =
+            child.wait().map_err(|source| SourceError::Io { action: "wait for", path, source })?;
         let _ = self.stderr_ended.recv_timeout(STDERR_PATIENCE);
         Ok(status)
     }
@@ -199,11 +198,8 @@ mod tests {
     use super::*;
 
     fn start(script: &str) -> CommandStream {
-        let environment = [
-            ("PATH", "/usr/bin:/bin"),
-            ("HOLDFAST_PASSPHRASE", "secret"),
-            ("PGHOST", "db"),
-        ];
+        let environment =
+            [("PATH", "/usr/bin:/bin"), ("HOLDFAST_PASSPHRASE", "secret"), ("PGHOST", "db")];
         let environment = environment.map(|(name, value)| (name.into(), value.into()));
         let argv = ["sh", "-c", script].map(OsString::from);
         CommandStream::start(&argv, environment, None).unwrap()
@@ -293,7 +289,8 @@ mod tests {
         let path = [("PATH".into(), "/usr/bin:/bin".into())];
         let mut stream = CommandStream::start(&argv, path, Some(lines)).unwrap();
         assert_eq!(read_all(&mut stream), b"");
-        let SourceError::CommandFailed { stderr_tail, .. } = Box::new(stream).finish().unwrap_err() else {
+        let SourceError::CommandFailed { stderr_tail, .. } = Box::new(stream).finish().unwrap_err()
+        else {
             panic!("no failure")
         };
         assert_eq!(stderr_tail, "x".repeat(STDERR_TAIL_BYTES));

@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn only_data_ranges_are_read() {
-        let scene = Scene::new(b"0123456789");
         type Row = (&'static [(u64, u64)], &'static [u8]);
+        let scene = Scene::new(b"0123456789");
         let table: &[Row] = &[
             (&[], b"0123456789"),
             (&[(0, 10)], b""),

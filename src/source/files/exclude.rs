@@ -215,7 +215,8 @@ impl ExcludeRules {
         }
         let candidate = Candidate::new(OsStr::from_bytes(path));
         let matches = self.globs.matches_candidate(&candidate);
-        let applies = |at: &usize| item == ItemType::Directory || !self.effects[*at].directories_only;
+        let applies =
+            |at: &usize| item == ItemType::Directory || !self.effects[*at].directories_only;
         let last = matches.into_iter().filter(applies).max();
         last.map_or(Verdict::Unmatched, |at| self.effects[at].verdict)
     }
@@ -250,11 +251,8 @@ mod tests {
 
     fn rules(patterns: &[&str], case: LetterCase) -> ExcludeRules {
         let origin = "--exclude".to_owned();
-        let pattern = |glob: &&str| ExcludePattern {
-            glob: (*glob).to_owned(),
-            case,
-            origin: origin.clone(),
-        };
+        let pattern =
+            |glob: &&str| ExcludePattern { glob: (*glob).to_owned(), case, origin: origin.clone() };
         let patterns = patterns.iter().map(pattern).collect();
         ExcludeRules::new(ExcludeOptions { patterns, ..ExcludeOptions::default() }).unwrap()
     }

@@ -1,8 +1,8 @@
 //! The part of a node that costs more than `lstat`: owner names, attributes, flags, link target,
 //! holes.
 //!
-//! An unchanged item needs none of this: its ctime covers owner, mode, flags and attributes, so the
-//! node of the previous snapshot still holds. What cannot be read is reported and the rest is taken.
+//! An unchanged item needs none of this: its ctime covers owner, mode, flags and attributes, so
+//! the node of the previous snapshot still holds. What cannot be read is reported and the rest is taken.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -112,10 +112,7 @@ fn remembered(
 
 impl<'f> Access<'f> {
     /// The best way to the item: open where that is needed and allowed, else only as a place.
-    fn to(
-        handle: &EntryHandle,
-        file: Option<&'f OpenFile>,
-    ) -> Result<(Self, Stat), SourceError> {
+    fn to(handle: &EntryHandle, file: Option<&'f OpenFile>) -> Result<(Self, Stat), SourceError> {
         if let Some(file) = file {
             return Ok((Self::Open(file), *file.stat()));
         }

@@ -201,9 +201,8 @@ impl Walker {
             let entry = |name: &&[u8]| WalkEvent::of(Entry::look_up(parent, descriptor, name));
             names.iter().map(entry).collect()
         };
-        let threads = (names.len() / ENTRIES_PER_THREAD_MIN)
-            .min(self.threads.get())
-            .min(LOOK_UP_THREADS_MAX);
+        let threads =
+            (names.len() / ENTRIES_PER_THREAD_MIN).min(self.threads.get()).min(LOOK_UP_THREADS_MAX);
         if threads < 2 {
             return look_up(names);
         }

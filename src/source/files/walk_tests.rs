@@ -135,9 +135,8 @@ fn order_is_that_of_components_not_of_paths() {
         fs::write(root.path().join(file), b"").unwrap();
     }
     fs::write(root.path().join(OsStr::from_bytes(b"\xff\xfe")), b"").unwrap();
-    let expected = [
-        "A", "a", "a-b", "a.d", "a0", "\u{fffd}\u{fffd}", "a/b", "a/z", "a/b/z", "a-b/z", "a.d/z",
-    ];
+    let expected =
+        ["A", "a", "a-b", "a.d", "a0", "\u{fffd}\u{fffd}", "a/b", "a/z", "a/b/z", "a-b/z", "a.d/z"];
     assert_eq!(paths(&entries(root.path())), expected);
     assert_eq!(entries(root.path())[5].node.name, b"\xff\xfe");
 }
@@ -167,6 +166,11 @@ proptest! {
         }
         assert_like_naive(root.path());
     }
+}
+
+/// A place for many small items: memory where there is some, for the disk is slow at them.
+fn roomy_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Makes `levels` nested directories "d", each with a sibling directory "e" that holds a file.
@@ -203,7 +207,7 @@ fn remove_deep(root: &Path, levels: usize) {
 #[test]
 fn three_thousand_levels_beyond_path_max() {
     const LEVELS: usize = 3000;
-    let above = tempfile::tempdir().unwrap();
+    let above = roomy_directory();
     let root = above.path().join("root");
     fs::create_dir(&root).unwrap();
     make_deep(&root, LEVELS);
@@ -223,15 +227,13 @@ fn three_thousand_levels_beyond_path_max() {
 #[test]
 fn deeper_than_the_format_is_said_not_skipped() {
     let levels = usize::try_from(crate::format::limits::TREE_DEPTH_MAX).unwrap() + 1;
-    let above = tempfile::tempdir().unwrap();
+    let above = roomy_directory();
     let root = above.path().join("root");
     fs::create_dir(&root).unwrap();
     make_deep(&root, levels);
     let events = walk_with(&root, ExcludeOptions::default());
-    let troubles: Vec<_> = events
-        .iter()
-        .filter(|event| !matches!(event, WalkEvent::Entry(_)))
-        .collect();
+    let troubles: Vec<_> =
+        events.iter().filter(|event| !matches!(event, WalkEvent::Entry(_))).collect();
     // The directories "d" and "e" on the level that is one too deep.
     assert_eq!(troubles.len(), 2);
     for trouble in troubles {
@@ -247,8 +249,7 @@ fn deeper_than_the_format_is_said_not_skipped() {
 #[test]
 fn two_hundred_thousand_entries_in_one_directory() {
     const COUNT: usize = 200_000;
-    // Links to one file: fewer inodes, the same directory.
-    let root = tempfile::tempdir().unwrap();
+    let root = roomy_directory();
     let fd = fs::File::open(root.path()).unwrap();
     for at in 0..COUNT {
         let name = format!("{:08x}", at.wrapping_mul(2_654_435_761) % 0xffff_ffff);
@@ -297,15 +298,19 @@ fn what_cannot_be_read_is_an_error_and_the_rest_goes_on() {
         .map(|event| match event {
             WalkEvent::Entry(entry) => String::from_utf8(entry.path()).unwrap(),
             WalkEvent::Vanished(error) => format!("vanished: {error}"),
-            WalkEvent::Error(error) => error
-                .to_string()
-                .replace(root.path().to_str().unwrap(), "ROOT"),
+            WalkEvent::Error(error) => {
+                error.to_string().replace(root.path().to_str().unwrap(), "ROOT")
+            }
         })
         .collect();
     let closed = root.path().join("closed");
     fs::set_permissions(closed, fs::Permissions::from_mode(0o700)).unwrap();
     let expected = [
-        "closed", "listable", "open", "cannot open ROOT/closed", "cannot lstat ROOT/listable/f",
+        "closed",
+        "listable",
+        "open",
+        "cannot open ROOT/closed",
+        "cannot lstat ROOT/listable/f",
         "open/f",
     ];
     assert_eq!(shown, expected);
@@ -458,8 +463,8 @@ fn markers_and_sizes_leave_out() {
         larger_than: Some(4),
         ..ExcludeOptions::default()
     };
-    let kept = ["cache", "fake", "marked", "small", "cache/CACHEDIR.TAG", "fake/data",
-        "marked/.nobackup"];
+    let kept =
+        ["cache", "fake", "marked", "small", "cache/CACHEDIR.TAG", "fake/data", "marked/.nobackup"];
     let found = paths(&entries_of(walk_with(root.path(), options)));
     // The tags themselves are larger than the four bytes allowed.
     let kept: Vec<_> = kept.into_iter().filter(|path| *path != "cache/CACHEDIR.TAG").collect();
@@ -488,8 +493,15 @@ fn ignore_files_rule_their_directory_and_below() {
     let options = ExcludeOptions { ignore_file_names: names, ..ExcludeOptions::default() };
     let found = paths(&entries_of(walk_with(root.path(), options.clone())));
     let expected = [
-        ".ignore", "sub", "x.tmp", "sub/.ignore", "sub/build", "sub/deep", "sub/keep.log",
-        "sub/build/x", "sub/deep/keep.log",
+        ".ignore",
+        "sub",
+        "x.tmp",
+        "sub/.ignore",
+        "sub/build",
+        "sub/deep",
+        "sub/keep.log",
+        "sub/build/x",
+        "sub/deep/keep.log",
     ];
     assert_eq!(found, expected);
     fs::write(root.path().join(".ignore"), b"\xff\n[z-a]\n*.log\n").unwrap();
