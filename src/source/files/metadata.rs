@@ -2,7 +2,8 @@
 //! holes.
 //!
 //! An unchanged item needs none of this: its ctime covers owner, mode, flags and attributes, so
-//! the node of the previous snapshot still holds. What cannot be read is reported and the rest is taken.
+//! the node of the previous snapshot still holds. What cannot be read is reported and the rest is
+//! taken.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
