@@ -53,7 +53,7 @@ impl FileReader {
     #[must_use]
     pub fn new(file: OpenFile, holes: Vec<(u64, u64)>) -> Self {
         // A hint: a file system that does not take it reads as well.
-        drop(fadvise(file.as_fd(), 0, None, Advice::Sequential));
+        let _ = fadvise(file.as_fd(), 0, None, Advice::Sequential);
         let size = file.stat().size;
         let mut reader = Self { file, holes, next_hole: 0, position: 0, size };
         reader.skip_holes();
@@ -113,7 +113,7 @@ impl FileReader {
         }
     }
 
-    /// Path of the file, for messages.
+    /// The file being read: its path for messages, its state when opened.
     #[must_use]
     pub fn file(&self) -> &OpenFile {
         &self.file
@@ -186,8 +186,9 @@ mod tests {
 
     #[test]
     fn only_data_ranges_are_read() {
+        type Row = (&'static [(u64, u64)], &'static [u8]);
         let scene = Scene::new(b"0123456789");
-        let table: &[(&[(u64, u64)], &[u8])] = &[
+        let table: &[Row] = &[
             (&[], b"0123456789"),
             (&[(0, 10)], b""),
             (&[(0, 4)], b"456789"),

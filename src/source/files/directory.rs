@@ -111,6 +111,18 @@ impl Directory {
         Ok(fd)
     }
 
+    /// A descriptor from which nobody has read names yet, so that they come from the first one on.
+    ///
+    /// Only the root is shared by several walks; any other directory is opened by one of them.
+    pub(crate) fn fresh_descriptor(self: &Arc<Self>) -> Result<Arc<OwnedFd>, SourceError> {
+        let descriptor = self.descriptor()?;
+        if self.depth > 0 {
+            return Ok(descriptor);
+        }
+        let fail = |errno| SourceError::from_errno("open", self.full_path(), errno);
+        open_directory(descriptor.as_fd(), b".").map(Arc::new).map_err(fail)
+    }
+
     /// The nearest open ancestor's descriptor, and the closed directories below it, deepest first.
     fn nearest_open(self: &Arc<Self>) -> (Arc<OwnedFd>, Vec<&Arc<Self>>) {
         let mut closed = Vec::new();

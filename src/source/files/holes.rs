@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn holes_are_exact() {
         const MIB: u64 = 1024 * 1024;
-        let table: &[(&[u64], u64, &[(u64, u64)])] = &[
+        type Row = (&'static [u64], u64, &'static [(u64, u64)]);
+        let table: &[Row] = &[
             (&[], 0, &[]),
             (&[], MIB, &[(0, MIB)]),
             (&[0], MIB, &[(4096, MIB - 4096)]),

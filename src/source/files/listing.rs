@@ -9,7 +9,7 @@ use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 /// Bytes asked of the kernel at a time.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 32 * 1024;
 
 /// Names with the type the directory itself gave them (`Unknown` on some file systems).
 #[derive(Debug, Default)]
@@ -85,6 +85,7 @@ impl Names {
 /// Reads all names but `.` and `..`, sorted.
 ///
 /// An error ends the reading, not the listing: what was read until then comes with it.
+#[must_use]
 pub fn read_names(directory: BorrowedFd<'_>) -> (Names, Option<Errno>) {
     let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
     let spare: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();

@@ -1,8 +1,9 @@
 //! The part of a node that costs more than `lstat`: owner names, attributes, flags, link target,
 //! holes.
 //!
-//! An unchanged item needs none of this: its ctime covers owner, mode, flags and attributes, so the
-//! node of the previous snapshot still holds. What cannot be read is reported and the rest is taken.
+//! An unchanged item needs none of this: its ctime covers owner, mode, flags and attributes, so
+//! the node of the previous snapshot still holds. What cannot be read is reported and the rest is
+//! taken.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,9 +57,10 @@ enum Access<'f> {
 impl MetadataReader {
     /// Fills in what `lstat` left out of `node`: user, group, target, xattrs, flags, holes.
     ///
-    /// Everything else of it is brought up to the moment of opening only in its size, mtime and
-    /// ctime. Give the open file where it is open anyway: then nothing is opened here. Parts that
-    /// cannot be read are left out of the node and told in `problems`.
+    /// Mode, owner, times and size are brought up to the moment of opening, all together; what
+    /// changes after that has a later ctime, and so is seen by the next backup. Give the open file
+    /// where it is open anyway: then nothing is opened here. Parts that cannot be read are left out
+    /// of the node and told in `problems`.
     ///
     /// # Errors
     /// [`SourceError::Vanished`], [`SourceError::Replaced`], and system errors that leave no way to
@@ -75,11 +77,7 @@ impl MetadataReader {
             let path = handle.full_path();
             problems.push(SourceError::Io { action, path, source: errno.into() });
         };
-        node.mtime = stat.mtime;
-        node.ctime = stat.ctime;
-        if node.kind == NodeKind::File {
-            node.size = stat.size;
-        }
+        stat.apply(node);
         node.user = self.user(node.uid);
         node.group = self.group(node.gid);
         access.read_xattrs(node, &mut report);
@@ -249,7 +247,7 @@ mod tests {
         }
         if run("setfacl", &["-m", "u:12345:r"], &file) {
             let (node, _) = completed(&file);
-            assert!(node.xattrs.contains_key(&b"system.posix_acl_access".to_vec()));
+            assert!(node.xattrs.contains_key(b"system.posix_acl_access".as_slice()));
         }
     }
 
@@ -273,7 +271,7 @@ mod tests {
             assert_eq!(node.xattrs[&b"trusted.holdfast".to_vec()], b"of the item itself");
         }
         let (target, _) = completed(&directory.path().join("t"));
-        assert!(!target.xattrs.contains_key(&b"trusted.holdfast".to_vec()));
+        assert!(!target.xattrs.contains_key(b"trusted.holdfast".as_slice()));
         assert_eq!(completed(&link).0.target.as_deref(), Some(&b"t"[..]));
     }
 
@@ -297,6 +295,19 @@ mod tests {
         assert!(completed(&file).0.holes.is_empty());
         fs::File::options().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
         assert_eq!(completed(&file).0.holes, [(4096, (1 << 20) - 4096)]);
+    }
+
+    #[test]
+    fn a_change_after_lstat_is_taken_whole() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("f");
+        fs::write(&file, b"x").unwrap();
+        let mut root = Root::open(&file).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o612)).unwrap();
+        let reader = MetadataReader::default();
+        reader.complete(&mut root.node, &root.handle, None, &mut Vec::new()).unwrap();
+        assert_eq!(root.node.mode, 0o612, "a new ctime must not come with an old mode");
     }
 
     #[test]

@@ -18,6 +18,12 @@ pub struct Stat {
     pub ino: u64,
     /// Names the file has.
     pub nlink: u32,
+    /// Permission bits, `0o7777` at most.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
     /// Length in bytes.
     pub size: u64,
     /// Allocated units of 512 bytes.
@@ -49,6 +55,20 @@ impl Stat {
     #[must_use]
     pub fn may_have_holes(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size
+    }
+
+    /// Writes the state into a node: all of it, so that the node is of one moment.
+    ///
+    /// A newer ctime beside an older mode would hide the change of mode for ever.
+    pub fn apply(&self, node: &mut Node) {
+        node.mode = self.mode;
+        node.uid = self.uid;
+        node.gid = self.gid;
+        node.mtime = self.mtime;
+        node.ctime = self.ctime;
+        if self.kind == NodeKind::File {
+            node.size = self.size;
+        }
     }
 
     /// The state of an open file (also one opened with `O_PATH`).
@@ -93,6 +113,9 @@ pub(crate) fn stat_of(raw: &Statx, kind: NodeKind) -> Stat {
         dev: makedev(raw.stx_dev_major, raw.stx_dev_minor),
         ino: raw.stx_ino,
         nlink: raw.stx_nlink,
+        mode: u32::from(raw.stx_mode) & 0o7777,
+        uid: raw.stx_uid,
+        gid: raw.stx_gid,
         size: raw.stx_size,
         blocks: raw.stx_blocks,
         mtime: UnixTime(raw.stx_mtime.tv_sec, raw.stx_mtime.tv_nsec),
@@ -105,17 +128,9 @@ pub(crate) fn stat_of(raw: &Statx, kind: NodeKind) -> Stat {
 /// `size` is set for regular files only: that of a directory or symlink is the file system's own.
 pub(crate) fn node_of(raw: &Statx, kind: NodeKind, name: &[u8]) -> Node {
     let mut node = Node::new(kind, name);
-    node.mode = u32::from(raw.stx_mode) & 0o7777;
-    node.uid = raw.stx_uid;
-    node.gid = raw.stx_gid;
-    node.mtime = UnixTime(raw.stx_mtime.tv_sec, raw.stx_mtime.tv_nsec);
-    node.ctime = UnixTime(raw.stx_ctime.tv_sec, raw.stx_ctime.tv_nsec);
-    match kind {
-        NodeKind::File => node.size = raw.stx_size,
-        NodeKind::Chardev | NodeKind::Blockdev => {
-            node.device = Some((raw.stx_rdev_major, raw.stx_rdev_minor));
-        }
-        _ => {}
+    stat_of(raw, kind).apply(&mut node);
+    if matches!(kind, NodeKind::Chardev | NodeKind::Blockdev) {
+        node.device = Some((raw.stx_rdev_major, raw.stx_rdev_minor));
     }
     node
 }

@@ -123,7 +123,7 @@ impl Walker {
 
     /// Reads the names in a directory and makes it the one being given out.
     fn list(&mut self, directory: Arc<Directory>, events: &mut Vec<WalkEvent>) {
-        let descriptor = match directory.descriptor() {
+        let descriptor = match directory.fresh_descriptor() {
             Ok(descriptor) => descriptor,
             Err(error) => return events.push(WalkEvent::of(Err(error))),
         };

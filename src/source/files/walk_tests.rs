@@ -168,6 +168,11 @@ proptest! {
     }
 }
 
+/// A place for many small items: memory where there is some, for the disk is slow at them.
+fn roomy_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Makes `levels` nested directories "d", each with a sibling directory "e" that holds a file.
 fn make_deep(root: &Path, levels: usize) {
     let mut at: OwnedFd = fs::File::open(root).unwrap().into();
@@ -202,7 +207,7 @@ fn remove_deep(root: &Path, levels: usize) {
 #[test]
 fn three_thousand_levels_beyond_path_max() {
     const LEVELS: usize = 3000;
-    let above = tempfile::tempdir().unwrap();
+    let above = roomy_directory();
     let root = above.path().join("root");
     fs::create_dir(&root).unwrap();
     make_deep(&root, LEVELS);
@@ -222,7 +227,7 @@ fn three_thousand_levels_beyond_path_max() {
 #[test]
 fn deeper_than_the_format_is_said_not_skipped() {
     let levels = usize::try_from(crate::format::limits::TREE_DEPTH_MAX).unwrap() + 1;
-    let above = tempfile::tempdir().unwrap();
+    let above = roomy_directory();
     let root = above.path().join("root");
     fs::create_dir(&root).unwrap();
     make_deep(&root, levels);
@@ -244,8 +249,7 @@ fn deeper_than_the_format_is_said_not_skipped() {
 #[test]
 fn two_hundred_thousand_entries_in_one_directory() {
     const COUNT: usize = 200_000;
-    // Links to one file: fewer inodes, the same directory.
-    let root = tempfile::tempdir().unwrap();
+    let root = roomy_directory();
     let fd = fs::File::open(root.path()).unwrap();
     for at in 0..COUNT {
         let name = format!("{:08x}", at.wrapping_mul(2_654_435_761) % 0xffff_ffff);
@@ -337,6 +341,42 @@ fn what_vanishes_or_changes_between_list_and_descent_is_told() {
     assert!(matches!(&events[0], WalkEvent::Vanished(error) if error.to_string().contains("gone")));
     assert!(matches!(&events[1], WalkEvent::Error(SourceError::Io { action: "open", .. })));
     assert!(matches!(&events[2], WalkEvent::Entry(entry) if entry.path() == b"stays/f"));
+}
+
+#[test]
+fn one_root_can_be_walked_several_times_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    make_files(root.path(), &[("a/x", ""), ("b", "")]);
+    let opened = Root::open(root.path()).unwrap();
+    let mut walkers = [0; 3].map(|_| Walker::new(&opened, Arc::new(ExcludeRules::none())));
+    for walker in &mut walkers {
+        let mut events = Vec::new();
+        while walker.next_batch(&mut events) {}
+        assert_eq!(paths(&entries_of(events)), ["a", "b", "a/x"]);
+    }
+}
+
+#[test]
+fn other_file_systems_are_not_entered() {
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    fs::write(elsewhere.path().join("f"), b"").unwrap();
+    let dev = |path: &str| fs::metadata(path).unwrap().dev();
+    if dev("/dev") == dev("/dev/shm") {
+        // Not a mount point here: nothing to be tested.
+        return;
+    }
+    let options = ExcludeOptions { one_file_system: true, ..ExcludeOptions::default() };
+    let shm_of = |events: Vec<WalkEvent>| {
+        let below = |event: WalkEvent| match event {
+            WalkEvent::Entry(entry) => Some(String::from_utf8_lossy(&entry.path()).into_owned()),
+            _ => None,
+        };
+        let mut paths: Vec<_> = events.into_iter().filter_map(below).collect();
+        paths.retain(|path| path.starts_with("shm"));
+        paths
+    };
+    assert_eq!(shm_of(walk_with(Path::new("/dev"), options)), ["shm"]);
+    assert!(shm_of(walk_with(Path::new("/dev"), ExcludeOptions::default())).len() > 2);
 }
 
 #[test]
