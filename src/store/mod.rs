@@ -3,10 +3,17 @@
 //! A store knows names and bytes only. Objects are created once and never overwritten; what is
 //! acknowledged is durable. Nothing here parses, decrypts or decides.
 
+pub mod conformance;
+pub mod faulty;
 pub mod local;
 pub mod memory;
+pub mod name;
+mod open_files;
+mod publish;
+pub mod recording;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What `put` did.
@@ -131,4 +138,53 @@ pub trait Store: Send + Sync {
     fn read_quantum_bytes(&self) -> u64 {
         64 * 1024
     }
+
+    /// Bytes that may still be stored, where the store can tell; a hint, others use the space too.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
 }
+
+macro_rules! store_behind_pointer {
+    ($($pointer:ident),*) => {$(
+        impl<S: Store + ?Sized> Store for $pointer<S> {
+            fn location(&self) -> String {
+                (**self).location()
+            }
+
+            fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+                (**self).put(name, bytes)
+            }
+
+            fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+                (**self).get(name, bytes_max)
+            }
+
+            fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+                (**self).read_at(name, offset, buffer)
+            }
+
+            fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<(), StoreError> {
+                (**self).list(prefix, visit)
+            }
+
+            fn stat(&self, name: &str) -> Result<Entry, StoreError> {
+                (**self).stat(name)
+            }
+
+            fn delete(&self, name: &str) -> Result<(), StoreError> {
+                (**self).delete(name)
+            }
+
+            fn read_quantum_bytes(&self) -> u64 {
+                (**self).read_quantum_bytes()
+            }
+
+            fn free_bytes(&self) -> Option<u64> {
+                (**self).free_bytes()
+            }
+        }
+    )*};
+}
+
+store_behind_pointer!(Box, Arc);
