@@ -1,1 +1,7 @@
-//! (to be written)
+//! What keeps a repository at its size: which snapshots go, and which objects go with them.
+//!
+//! [`retention`] and [`prune_plan`] decide and do nothing: they do no IO, they ask no clock, and
+//! the same input gives the same plan. Whoever carries a plan out signs it, writes it and deletes.
+
+pub mod prune_plan;
+pub mod retention;
