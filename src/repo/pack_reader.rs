@@ -108,7 +108,7 @@ impl PackReadError {
     /// An error of opening or reading through [`ObjectReader`].
     pub(super) fn of_open(pack: ObjectId, error: OpenError) -> Self {
         match error {
-            OpenError::Io(io) if io.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<StoreError>) => {
+            OpenError::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<StoreError>()) => {
                 let inner = io.into_inner().map(|inner| inner.downcast::<StoreError>());
                 match inner {
                     Some(Ok(source)) => Self::Store { pack, source: *source },
