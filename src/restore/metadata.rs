@@ -1,9 +1,9 @@
 //! Gives a restored object its attributes, in the one order in which each of them stays.
 //!
-//! Owner first, because `chown` clears setuid, setgid and capabilities and may be refused to a
-//! later, less privileged mode; then the mode; then extended attributes (an ACL refines the mode, a
-//! capability outlives only what comes after `chown`); then flags that forbid nothing; then times,
-//! which all of these would disturb; then the flags that forbid all of them (immutable, append).
+//! Owner first, because `chown` clears setuid, setgid and capabilities; then inherited or older
+//! attributes go (an ACL would take part of the mode for its own); then the mode; then the node's
+//! attributes (an ACL refines the mode, a capability must come after `chown`); then flags that
+//! forbid nothing; then times; then the flags that forbid all of this (immutable, append-only).
 //! Nothing here ends a restore: what cannot be set is reported and counted.
 
 use std::collections::HashMap;
@@ -22,12 +22,12 @@ use crate::restore::target_path::escape;
 
 /// Flags that forbid further changes; set after everything else.
 const FORBIDDING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
-/// Flags that describe and can be set at any time.
-const DESCRIBING: IFlags = IFlags::NODUMP
-    .union(IFlags::NOATIME)
-    .union(IFlags::SYNC)
-    .union(IFlags::DIRSYNC)
-    .union(IFlags::COMPRESSED)
+/// Flags that describe the file: they are set, and taken away where the node has them not.
+const DESCRIBING: IFlags =
+    IFlags::NODUMP.union(IFlags::NOATIME).union(IFlags::SYNC).union(IFlags::DIRSYNC);
+/// Flags that say how a file system stores it: set where the node has them, but never taken away,
+/// because a new file has them from the target (compression of a whole directory).
+const STORING: IFlags = IFlags::COMPRESSED
     .union(IFlags::NOCOW)
     .union(IFlags::NOTAIL)
     .union(IFlags::TOPDIR)
@@ -39,7 +39,6 @@ const MESSAGES_PER_KIND_MAX: u64 = 100;
 const NAMES_MAX: usize = 4096;
 const SET_ID_BITS: u32 = 0o6000;
 const CAPABILITY: &[u8] = b"security.capability";
-const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 /// What happens to immutable and append-only flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,15 +94,19 @@ impl Metadata {
         forbidding: Forbidding,
         progress: &Progress,
     ) {
+        if node.kind == NodeKind::Stream {
+            return; // it has none: the file stays its owner's alone
+        }
         let item = Item { metadata: self, object, node, path, progress };
         item.owner();
+        item.remove_other_xattrs();
         if node.kind != NodeKind::Symlink {
             item.mode();
         }
         item.xattrs();
-        item.flags(DESCRIBING);
+        item.flags(DESCRIBING | STORING & IFlags::from_bits_retain(node.flags));
         item.modified();
-        if forbidding == Forbidding::Now {
+        if forbidding == Forbidding::Now && is_forbidding(node) {
             item.flags(FORBIDDING);
         }
     }
@@ -211,7 +214,6 @@ impl Item<'_> {
     }
 
     fn xattrs(&self) {
-        self.remove_other_xattrs();
         for (name, value) in &self.node.xattrs {
             if name == CAPABILITY && !self.metadata.special_bits {
                 self.warn(Trouble::Stripped, &"capabilities were not restored");
@@ -244,21 +246,20 @@ impl Item<'_> {
             }
             if let Err(error) = self.object.remove_xattr(&name) {
                 self.warn(Trouble::Xattr, &format_args!("attribute {}: {error}", escape(&name)));
-            } else if name == ACCESS_ACL {
-                self.mode(); // the ACL's mask had stood in for the group's bits
             }
         }
     }
 
     fn flags(&self, mask: IFlags) {
-        let wanted = IFlags::from_bits_retain(self.node.flags);
-        // Without any, a new object keeps what the target's file system gave it (compression).
-        if self.node.flags == 0 {
+        let wanted = IFlags::from_bits_retain(self.node.flags) & mask;
+        if self.object.set_flags(wanted, mask).is_ok() {
             return;
         }
-        if let Err(error) = self.object.set_flags(wanted, mask) {
-            let named = wanted & mask;
-            self.warn(Trouble::Flags, &format_args!("flags {:#x}: {error}", named.bits()));
+        // One flag that this file system does not know must not cost the others.
+        for flag in mask {
+            if let Err(error) = self.object.set_flags(wanted, flag) {
+                self.warn(Trouble::Flags, &format_args!("flag {:#x}: {error}", flag.bits()));
+            }
         }
     }
 

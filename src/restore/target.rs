@@ -2,12 +2,14 @@
 //!
 //! Nothing outside of it is ever created, changed or removed, whatever the repository says and
 //! whatever another process does in it meanwhile: every access begins at the directory's own
-//! descriptor and follows no symbolic link. Entries come in any order, from any thread, but a
-//! directory before what is in it.
+//! descriptor and follows no symbolic link. (A directory that someone moves elsewhere while it is
+//! open takes what is still written into it along; it was in the target when it was opened.)
+//! Entries come in any order, from any thread, but a directory before what is in it.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,7 +51,8 @@ impl Target {
     pub fn open(dir: &Path, options: Options) -> Result<Self, TargetError> {
         let unusable = |source| TargetError::Unusable { path: dir.to_owned(), source };
         if options.create {
-            std::fs::create_dir_all(dir).map_err(unusable)?;
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(dir).map_err(unusable)?;
         }
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(dir, flags, Mode::empty());
@@ -250,11 +253,23 @@ impl Target {
         let lost = |error| TargetError::io("read attributes of", &TargetPath::root(), error);
         while let Some(record) = later.pop().map_err(lost)? {
             if let Err(error) = self.finish(record, progress) {
-                progress.warn(error.to_string());
+                let source = std::error::Error::source(&error);
+                let source = source.map_or(String::new(), |source| format!(": {source}"));
+                progress.warn(format!("{error}{source}"));
             }
         }
         self.metadata.summarize(progress);
         Ok(())
+    }
+
+    /// Makes everything restored so far durable, with all else on the target's file system. Only
+    /// after it may a restore be called successful.
+    ///
+    /// # Errors
+    /// Also for writes that failed in the background; then any of the files may be damaged.
+    pub fn sync(&self) -> Result<(), TargetError> {
+        let synced = rustix::fs::syncfs(self.dirs.root());
+        synced.map_err(|error| TargetError::io("sync", &TargetPath::root(), error))
     }
 
     fn finish(&self, record: Later, progress: &Progress) -> Result<(), TargetError> {
@@ -409,6 +424,11 @@ fn begin_file(
         let flags = flags_before_content(node);
         // Asked again, and reported if refused, with the other flags.
         let _ = Object::Open(file.as_fd()).set_flags(flags, flags);
+    }
+    if !is_new && stat.st_mode & 0o7077 != 0 {
+        // Who could read or run the old content shall not get at the new one before its mode is
+        // set. Refused to a writer who is not the owner; he cannot set the mode either.
+        let _ = Object::Open(file.as_fd()).set_mode(stat.st_mode & 0o700);
     }
     if stat.st_size.cast_unsigned() != node.size {
         rustix::fs::ftruncate(&file, node.size).map_err(|error| failure("resize", error))?;

@@ -87,7 +87,7 @@ pub(super) fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
 
 impl fmt::Display for TargetPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escape(&self.bytes))
+        if self.bytes.is_empty() { f.write_str(".") } else { f.write_str(&escape(&self.bytes)) }
     }
 }
 

@@ -248,10 +248,12 @@ fn devices_and_sockets_only_when_asked() {
 fn an_existing_file_is_updated_in_place() {
     let ground = Ground::new();
     fs::write(ground.inside("f"), vec![7; 100_000]).unwrap();
+    fs::set_permissions(ground.inside("f"), fs::Permissions::from_mode(0o4644)).unwrap();
     let inode = fs::metadata(ground.inside("f")).unwrap().ino();
     let target = ground.target(overwriting());
     let file = target.create_file(&path("f"), &file_node(50_000)).unwrap();
     assert!(!file.is_new());
+    assert_eq!(target.find(&path("f")).unwrap().unwrap().mode, 0o600, "closed to others");
     let mut buffer = [0; 10];
     assert_eq!(file.read_at(49_995, &mut buffer).unwrap(), 5);
     assert_eq!(buffer[..5], [7; 5]);
@@ -342,7 +344,7 @@ fn attributes_come_back() {
     }
 }
 
-/// user::rw-, user:1000:r--, group::r--, mask::r--, other::---
+/// `user::rw-, user:1000:r--, group::r--, mask::r--, other::---`
 fn acl() -> Vec<u8> {
     let entries: [(u16, u16, u32); 5] = [
         (0x01, 6, u32::MAX),
@@ -368,6 +370,8 @@ fn attributes_of_an_older_file_go() {
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(ground.inside("f"), name, value, flags).unwrap();
     };
+    let old = fs::File::open(ground.inside("f")).unwrap();
+    let has_flags = rustix::fs::ioctl_setflags(&old, IFlags::NODUMP).is_ok();
     set("user.old", b"x");
     set("system.posix_acl_access", &acl());
     let target = ground.target(overwriting());
@@ -375,6 +379,8 @@ fn attributes_of_an_older_file_go() {
     let mut names = [0; 200];
     let bytes = rustix::fs::listxattr(ground.inside("f"), &mut names[..]).unwrap();
     let names = String::from_utf8_lossy(&names[..bytes]).into_owned();
+    let flags = rustix::fs::ioctl_getflags(&old);
+    assert!(!has_flags || flags.is_ok_and(|flags| !flags.contains(IFlags::NODUMP)));
     assert!(!names.contains("user.old") && !names.contains("posix_acl"), "{names:?}");
     assert_eq!(target.find(&path("f")).unwrap().unwrap().mode, 0o640);
 }
@@ -588,4 +594,37 @@ fn messages_of_one_kind_have_an_end() {
     target.finish_directories(&progress).unwrap();
     assert_eq!(progress.warnings.load(Relaxed), 151);
     assert_eq!(progress.take_messages().len(), 101);
+}
+
+#[test]
+fn an_unknown_flag_does_not_cost_the_others() {
+    let ground = Ground::new();
+    let target = ground.target(Options::default());
+    let progress = Progress::default();
+    let mut wanted = file_node(1);
+    wanted.flags = (IFlags::NODUMP | IFlags::NOCOW).bits();
+    let file = target.create_file(&path("f"), &wanted).unwrap();
+    let knows = |flag| {
+        let probe = fs::File::create(ground.inside("probe")).unwrap();
+        rustix::fs::ioctl_setflags(&probe, flag).is_ok()
+    };
+    let (dump, cow) = (knows(IFlags::NODUMP), knows(IFlags::NOCOW));
+    target.apply_file_metadata(&file, &wanted, &progress).unwrap();
+    let found = rustix::fs::ioctl_getflags(&file.file).unwrap_or(IFlags::empty());
+    assert_eq!(found.contains(IFlags::NODUMP), dump);
+    assert_eq!(progress.take_messages().is_empty(), dump && cow);
+}
+
+#[test]
+fn a_stream_becomes_a_file_of_its_owner() {
+    let ground = Ground::new();
+    let target = ground.target(Options::default());
+    let mut stream = Node::new(NodeKind::Stream, b"dump.sql".to_vec());
+    stream.size = 3;
+    let file = target.create_file(&path("dump.sql"), &stream).unwrap();
+    file.write_at(0, b"sql").unwrap();
+    target.apply_file_metadata(&file, &stream, &Progress::default()).unwrap();
+    target.sync().unwrap();
+    let found = target.find(&path("dump.sql")).unwrap().unwrap();
+    assert_eq!((found.mode, found.uid), (0o600, rustix::process::geteuid().as_raw()));
 }
