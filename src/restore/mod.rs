@@ -2,9 +2,12 @@
 //!
 //! [`target`] alone writes there; everything else plans and reads.
 
+pub mod filter;
 mod metadata;
 mod metadata_later;
 mod metadata_object;
+pub mod plan;
+pub mod selection;
 pub mod target;
 mod target_dirs;
 pub mod target_error;
