@@ -80,6 +80,12 @@ impl Filters {
         Ok(Self { include: Patterns::new(include)?, exclude: Patterns::new(exclude)? })
     }
 
+    /// Whether everything is wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+
     /// What they say of the entry at a path of the snapshot, which begins with `/`.
     #[must_use]
     pub fn verdict(&self, path: &[u8]) -> Verdict {

@@ -2,11 +2,21 @@
 //!
 //! [`target`] alone writes there; everything else plans and reads.
 
+mod crew;
+pub mod error;
+pub mod execute;
+mod extra;
+mod file_state;
 pub mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod hard_links;
 mod metadata;
 mod metadata_later;
 mod metadata_object;
 pub mod plan;
+#[cfg(test)]
+mod restore_tests;
 pub mod selection;
 pub mod target;
 mod target_dirs;

@@ -30,6 +30,10 @@ pub struct SelectedEntry<'a> {
     pub node: Node,
     /// Whether it is to be restored; the others only say what a directory holds.
     pub is_wanted: bool,
+    /// A directory that comes once more, because something below it turned out to be wanted.
+    pub is_late: bool,
+    /// Whether it is the root itself: its parents in the target may be missing.
+    pub is_root: bool,
 }
 
 struct Part<'a> {
@@ -83,10 +87,11 @@ impl<'a> SelectedEntries<'a> {
         }))
     }
 
-    /// Whether the contents of one directory land directly in the target.
+    /// The directory whose contents land directly in the target, if that is what was asked for.
     #[must_use]
-    pub fn fills_target(&self) -> bool {
-        self.parts.front().is_some_and(|part| part.is_open)
+    pub fn filled_from(&self) -> Option<Vec<u8>> {
+        let part = self.parts.front().filter(|part| part.is_open)?;
+        Some(source_path(part, b""))
     }
 
     fn begin_part(&mut self, part: Part<'a>) -> Result<(), TreeReadError> {
@@ -99,7 +104,8 @@ impl<'a> SelectedEntries<'a> {
             let path = part.landing.clone();
             let (node, root) = (part.node.clone(), part.root);
             let is_wanted = verdict == Verdict::Wanted;
-            let entry = SelectedEntry { source_path, path, root, node, is_wanted };
+            let (is_late, is_root) = (false, true);
+            let entry = SelectedEntry { source_path, path, root, node, is_wanted, is_late, is_root };
             match verdict {
                 Verdict::Excluded => return Ok(()),
                 Verdict::NotIncluded => drop(self.waiting.insert(part.below.clone(), entry)),
@@ -145,7 +151,8 @@ impl<'a> SelectedEntries<'a> {
             self.excluded.insert(below.clone());
         }
         let Some((part, _)) = &self.current else { return };
-        let entry = SelectedEntry { source_path, path, root: part.root, node, is_wanted };
+        let (root, is_late, is_root) = (part.root, false, false);
+        let entry = SelectedEntry { source_path, path, root, node, is_wanted, is_late, is_root };
         if entry.node.is_dir() && verdict == Verdict::NotIncluded {
             self.waiting.insert(below, entry.clone());
         }
@@ -160,7 +167,7 @@ impl<'a> SelectedEntries<'a> {
         let slashes = below.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         for end in std::iter::once(0).chain(slashes.map(|(index, _)| index)) {
             if let Some(entry) = self.waiting.remove(&below[..end]) {
-                self.ready.push_back(SelectedEntry { is_wanted: true, ..entry });
+                self.ready.push_back(SelectedEntry { is_wanted: true, is_late: true, ..entry });
             }
         }
     }
