@@ -263,12 +263,15 @@ impl<'a> Director<'a> {
     ) -> Result<(), TargetError> {
         self.report.directories += 1;
         Progress::add(&self.shared.progress.items_done, 1);
-        if self.options.dry_run || path.as_bytes().is_empty() {
+        if self.options.dry_run {
             return Ok(());
+        }
+        self.extra.add_dir(path, &entry.source_path);
+        if path.as_bytes().is_empty() {
+            return Ok(()); // the target itself is the user's
         }
         self.make_parents(path, entry)?;
         self.shared.target.make_dir(path)?;
-        self.extra.add_dir(path, &entry.source_path);
         self.shared.target.schedule_directory(path, &entry.node)
     }
 
@@ -311,8 +314,8 @@ impl<'a> Director<'a> {
         if self.stays(&path, &entry.node)? {
             self.report.unchanged += 1;
             Progress::add(&self.shared.progress.items_done, 1);
-            if entry.node.link_group.is_some() && !self.options.dry_run {
-                let file = self.shared.target.open_file(&path)?;
+            if entry.node.link_group.is_some() {
+                let file = self.shared.target.open_file(&path)?.filter(|_| !self.options.dry_run);
                 self.names.made(&entry, file.map(|file| file.restored()));
             }
             return Ok(());

@@ -10,7 +10,7 @@ use crate::compress::Level;
 use crate::crypto::ids::{ChunkKind, DomainKeys, content_hash};
 use crate::crypto::recipient::ReadIdentity;
 use crate::crypto::secret::Secret32;
-use crate::format::node::{ChunkRun, Content, Node, NodeKind, UnixTime};
+use crate::format::node::{Content, Node, NodeKind, UnixTime};
 use crate::format::pack::PackOwner;
 use crate::format::snapshot::{Root, Snapshot, Statistics};
 use crate::format::tree::EntryKey;
@@ -102,11 +102,6 @@ impl Fixture {
         node.content = self.content(bytes);
         node.hash = Some(content_hash(bytes));
         node
-    }
-
-    pub(crate) fn list(&mut self, depth: u8, runs: &[ChunkRun]) -> ChunkRun {
-        let bytes = crate::format::tree::encode_list(depth, runs);
-        self.writer().put_tree(&bytes).unwrap()
     }
 
     pub(crate) fn tree(&mut self, path: &str, entries: &Entries) -> Root {

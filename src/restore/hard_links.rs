@@ -2,9 +2,10 @@
 //! name which is not wanted.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use crate::format::node::Content;
+use crate::format::node::{Content, Node};
 use crate::format::snapshot::Root;
 use crate::progress::Progress;
 use crate::repo::read_access::ReadAccess;
@@ -112,16 +113,25 @@ impl<'a> LinkContents<'a> {
 
     /// Gives an entry whose content stands with another name its references.
     pub(super) fn complete(&mut self, entry: &mut SelectedEntry<'_>) -> Result<(), TreeReadError> {
-        let Some(number) = entry.node.link_group else { return Ok(()) };
-        if !entry.node.content.runs.is_empty() || entry.node.stored_bytes() == 0 {
+        self.complete_node(entry.root, &mut entry.node)
+    }
+
+    /// The same of a node below `root`.
+    pub(super) fn complete_node(
+        &mut self,
+        root: &Root,
+        node: &mut Node,
+    ) -> Result<(), TreeReadError> {
+        let Some(number) = node.link_group else { return Ok(()) };
+        if !node.content.runs.is_empty() || node.stored_bytes() == 0 {
             return Ok(());
         }
-        let root = std::ptr::from_ref(entry.root) as usize;
-        if !self.searched.contains_key(&root) {
-            self.searched.insert(root, search(self.access, entry.root)?);
+        let place = std::ptr::from_ref(root) as usize;
+        if let Entry::Vacant(vacant) = self.searched.entry(place) {
+            vacant.insert(search(self.access, root)?);
         }
-        if let Some(content) = self.searched.get(&root).and_then(|found| found.get(&number)) {
-            entry.node.content = content.clone();
+        if let Some(content) = self.searched.get(&place).and_then(|found| found.get(&number)) {
+            node.content = content.clone();
         }
         Ok(())
     }

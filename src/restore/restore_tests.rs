@@ -9,13 +9,18 @@ use crate::format::node::{Content, Node, NodeKind};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::EntryKey;
 use crate::progress::Progress;
+use crate::repo::pack_map::object_name;
 use crate::repo::read_access::ReadAccess;
 use crate::repo::tree_reader::TreeReader;
+use crate::restore::cat::cat;
+use crate::restore::error::RestoreError;
 use crate::restore::execute::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::restore::filter::Filters;
 use crate::restore::fixture::{Entries, Fixture, enter, node, noise, snapshot};
+use crate::restore::tar::write_tar;
 use crate::restore::target::Target;
 use crate::restore::target_options::Options;
+use crate::restore::verify::{VerifyReport, verify};
 use crate::store::Store as _;
 
 fn run(
@@ -186,11 +191,10 @@ fn every_damage_is_named_and_never_wrong_bytes() {
     fixture.stream("s", &content);
     fixture.finish();
     let all = packs(&fixture);
-    let object = |name: &String| fixture.store.get(name, u64::MAX).unwrap();
     let first: String = {
-        let access = fixture_access(&mut fixture);
+        let access = fixture.access();
         let pack = access.pack(&snapshot.roots[0].node.content.runs[0].pack).unwrap();
-        crate::repo::pack_map::object_name(pack.name())
+        object_name(pack.name())
     };
     let another = all.iter().find(|name| **name != first).unwrap();
     let intact = fixture.store.get(&first, u64::MAX).unwrap();
@@ -203,7 +207,6 @@ fn every_damage_is_named_and_never_wrong_bytes() {
         ("empty", Some(Vec::new())),
         ("delete", None),
     ];
-    let _ = object;
     for has_spare in [false, true] {
         if has_spare {
             fixture.merge_index("spare");
@@ -213,7 +216,7 @@ fn every_damage_is_named_and_never_wrong_bytes() {
                 Some(bytes) => fixture.store.overwrite(&first, bytes),
                 None => fixture.store.delete(&first).unwrap(),
             }
-            let access = fixture_access(&mut fixture);
+            let access = fixture.access();
             let folder = tempfile::tempdir().unwrap();
             let options = RestoreOptions::default();
             let (report, messages) = run(&access, &snapshot, "s", folder.path(), &options);
@@ -231,10 +234,6 @@ fn every_damage_is_named_and_never_wrong_bytes() {
             fixture.store.overwrite(&first, &intact);
         }
     }
-}
-
-fn fixture_access(fixture: &mut Fixture) -> Arc<ReadAccess> {
-    fixture.access()
 }
 
 #[test]
@@ -263,4 +262,118 @@ fn trees_are_walked_sought_and_bounded() {
     let mut reader = TreeReader::open(&access, &root).unwrap();
     reader.seek_behind(b"d38").unwrap();
     assert_eq!(reader.next().unwrap().unwrap().0, EntryKey { dir: b"d39".into(), name: b"f0000".into() });
+}
+
+#[test]
+fn cat_gives_contents_in_order_and_never_wrong_bytes() {
+    let mut fixture = Fixture::new();
+    let entries = small_tree(&mut fixture);
+    let stream = noise(4, 5_000_003);
+    let roots = vec![fixture.tree("/d", &entries), fixture.stream("s", &stream)];
+    let snapshot = snapshot(roots);
+    let access = fixture.access();
+    let progress = Progress::default();
+    let read = |path: &str| {
+        let mut out = Vec::new();
+        let done = cat(&access, &snapshot, path.as_bytes(), &mut out, 3, &progress);
+        (out, done)
+    };
+    let (out, length) = read("/s");
+    assert!(out == stream && length.unwrap() == 5_000_003);
+    assert_eq!(read("d/z/hard2").0, b"hard", "its content stands with another name");
+    assert_eq!(read("d/z/sparse").0.len(), 1_030_000);
+    assert!(matches!(read("d/z").1, Err(RestoreError::WrongKind { .. })));
+    assert!(matches!(read("d/nothing").1, Err(RestoreError::NotFound { .. })));
+    let run = snapshot.roots[1].node.content.runs[0];
+    let pack = object_name(access.pack(&run.pack).unwrap().name());
+    let mut bytes = fixture.store.get(&pack, u64::MAX).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fixture.store.overwrite(&pack, &bytes);
+    let (out, done) = read("s");
+    assert!(matches!(done, Err(RestoreError::Content { .. })));
+    assert!(out.len() < stream.len() && stream.starts_with(&out));
+}
+
+#[test]
+fn a_tar_holds_the_same_files() {
+    let mut fixture = Fixture::new();
+    let mut entries = small_tree(&mut fixture);
+    let long = "n".repeat(150);
+    let mut file = fixture.file(&long, b"long");
+    file.xattrs.insert(b"user.x".to_vec(), b"\0value\n".to_vec());
+    enter(&mut entries, "", file);
+    let snapshot = snapshot(vec![fixture.tree("/d", &entries)]);
+    let access = fixture.access();
+    let (mut out, progress) = (Vec::new(), Progress::default());
+    let filters = Filters::default();
+    let report = write_tar(&access, &snapshot, b"", &filters, &mut out, 2, &progress).unwrap();
+    assert_eq!((report.files, report.directories, report.others), (305, 4, 2));
+    assert_eq!((progress.take_messages().len(), out.len() % 512), (0, 0));
+    let folder = tempfile::tempdir().unwrap();
+    tar::Archive::new(&out[..]).unpack(folder.path()).unwrap();
+    let at = |path: &str| folder.path().join("d").join(path);
+    assert!(fs::read(at("large")).unwrap() == noise(1, 1_700_000));
+    assert!(fs::read(at("a/f123")).unwrap() == noise(223, 50 * 123));
+    assert_eq!(fs::read(at(&long)).unwrap(), b"long");
+    assert_eq!(fs::metadata(at("a/hard1")).unwrap().ino(), fs::metadata(at("z/hard2")).unwrap().ino());
+    assert_eq!(fs::read(at("z/sparse")).unwrap()[10_000..910_000], vec![0; 900_000]);
+    let mut archive = tar::Archive::new(&out[..]);
+    let mut pax = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().ends_with(&long) {
+            for extension in entry.pax_extensions().unwrap().unwrap() {
+                let extension = extension.unwrap();
+                pax.push((extension.key().unwrap().to_owned(), extension.value_bytes().to_vec()));
+            }
+        }
+    }
+    assert!(pax.contains(&("SCHILY.xattr.user.x".into(), b"\0value\n".to_vec())), "{pax:?}");
+    assert!(pax.contains(&("mtime".into(), b"1600000000.123456789".to_vec())), "{pax:?}");
+}
+
+#[test]
+fn verification_finds_what_differs() {
+    let mut fixture = Fixture::new();
+    let mut entries = small_tree(&mut fixture);
+    let mut plain = fixture.file("no-hash", &noise(8, 25_000));
+    plain.hash = None;
+    enter(&mut entries, "", plain);
+    let snapshot = snapshot(vec![fixture.tree("/d", &entries)]);
+    let access = fixture.access();
+    let folder = tempfile::tempdir().unwrap();
+    run(&access, &snapshot, "", folder.path(), &RestoreOptions::default());
+    let compare = || {
+        let target = Target::open(folder.path(), Options::default()).unwrap();
+        let (filters, progress) = (Filters::default(), Progress::default());
+        verify(&access, &snapshot, b"", &target, &filters, 2, &progress).unwrap()
+    };
+    assert_eq!(compare(), VerifyReport { good: 306, bad: 0 });
+    for (name, at) in [("large", 1_699_999), ("no-hash", 12_345), ("z/sparse", 915_000)] {
+        let path = folder.path().join("d").join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+    }
+    fs::remove_file(folder.path().join("d/a/f001")).unwrap();
+    assert_eq!(compare(), VerifyReport { good: 302, bad: 4 });
+}
+
+#[test]
+fn an_interrupted_restore_continues() {
+    let mut fixture = Fixture::new();
+    let entries = small_tree(&mut fixture);
+    let snapshot = snapshot(vec![fixture.tree("/d", &entries)]);
+    let access = fixture.access();
+    let folder = tempfile::tempdir().unwrap();
+    let target =
+        Target::open(folder.path(), Options { overwrite: true, ..Options::default() }).unwrap();
+    let progress = Progress::default();
+    progress.cancel();
+    let options = RestoreOptions::default();
+    let ended = restore(&access, &snapshot, b"", &target, &options, &progress);
+    assert!(matches!(ended, Err(RestoreError::Cancelled)));
+    let (report, messages) = run(&access, &snapshot, "", folder.path(), &options);
+    assert_eq!((report.files, messages.len()), (304, 0));
 }
