@@ -65,6 +65,13 @@ impl Patterns {
     pub fn matches(&self, path: &[u8]) -> bool {
         !self.0.is_empty() && self.0.is_match(OsStr::from_bytes(path))
     }
+
+    /// Whether a path, beginning with `/`, itself matches one of them.
+    #[must_use]
+    pub fn matches_itself(&self, path: &[u8]) -> bool {
+        // Every pattern is two globs: the path itself, and what lies below it.
+        self.0.matches(OsStr::from_bytes(path)).iter().any(|glob| glob % 2 == 0)
+    }
 }
 
 /// Include and exclude patterns.
@@ -117,6 +124,8 @@ mod tests {
             for path in yes {
                 assert!(patterns.matches(path.as_bytes()), "{pattern} {path}");
             }
+            assert!(patterns.matches_itself(yes[0].as_bytes()), "{pattern}");
+            assert!(!patterns.matches_itself(&[yes[0].as_bytes(), b"/below"].concat()));
             for path in no {
                 assert!(!patterns.matches(path.as_bytes()), "{pattern} {path}");
             }
