@@ -1,6 +1,8 @@
 //! One opened repository: keys, roster, history, packs in and out, commits.
 
+pub mod chunk_reader;
 pub mod chunk_writer;
+pub mod content_reader;
 pub mod create;
 pub mod domain_index;
 pub mod error;
@@ -8,6 +10,12 @@ pub mod history;
 pub mod objects;
 pub mod open;
 pub mod pack_builder;
+pub mod pack_map;
+pub mod pack_reader;
+pub mod pack_scan;
+pub mod read_access;
 pub mod session;
+pub mod snapshot_path;
 pub mod state;
+pub mod tree_reader;
 pub mod workers;

@@ -344,7 +344,7 @@ fn attributes_come_back() {
     }
 }
 
-/// user::rw-, user:1000:r--, group::r--, mask::r--, other::---
+/// `user::rw-, user:1000:r--, group::r--, mask::r--, other::---`
 fn acl() -> Vec<u8> {
     let entries: [(u16, u16, u32); 5] = [
         (0x01, 6, u32::MAX),
