@@ -126,7 +126,8 @@ pub fn check(
     for finding in segments {
         let name = finding.segment.to_string();
         // Missing and changed ones were reported above.
-        if !report.findings.iter().any(|known| known.object == name) && checking.has(&finding.segment)
+        if !report.findings.iter().any(|known| known.object == name)
+            && checking.has(&finding.segment)
         {
             report.findings.push(Finding::new(name, Problem::Unreadable, words(&finding.error)));
         }
@@ -173,7 +174,8 @@ fn check_rosters(
         };
         match Roster::open(&bytes, checking.repository.id) {
             Ok(roster) => {
-                let follows = |(last, hash): &(Roster, ObjectId)| last.is_followed_by(&roster, *hash);
+                let follows =
+                    |(last, hash): &(Roster, ObjectId)| last.is_followed_by(&roster, *hash);
                 if roster.seq != seq || before.as_ref().is_some_and(|before| !follows(before)) {
                     let what = "it does not continue the roster before it";
                     findings.push(Finding::new(object, Problem::Log, what));
@@ -315,10 +317,7 @@ fn report_missing(
     Ok(())
 }
 
-fn check_name(
-    checking: &Checking<'_>,
-    put: &PutEntry,
-) -> Result<Option<Finding>, StoreError> {
+fn check_name(checking: &Checking<'_>, put: &PutEntry) -> Result<Option<Finding>, StoreError> {
     let object = put.name.to_string();
     match checking.repository.store.get(&object, put.bytes) {
         Ok(bytes) if object_id(&bytes) == put.name.id() => Ok(None),
@@ -348,10 +347,7 @@ fn find_affected(checking: &Checking<'_>, findings: &mut [Finding]) {
     }
 }
 
-fn users_of_packs(
-    checking: &Checking<'_>,
-    damaged: &mut HashMap<ObjectId, Vec<SnapshotName>>,
-) {
+fn users_of_packs(checking: &Checking<'_>, damaged: &mut HashMap<ObjectId, Vec<SnapshotName>>) {
     let reader = RefsReader::new(checking.repository, &checking.history, checking.keys.refs);
     let records: Vec<&SnapshotRecord> = checking.history.live().collect();
     for batch in records.chunks(BATCH) {

@@ -128,7 +128,8 @@ impl Checker<'_> {
             };
             self.add(&node.chunk, walk);
             let key = (node.chunk.pack, node.chunk.first);
-            let known = if node.level == 0 { self.memory().leaves.get(&key).cloned() } else { None };
+            let known =
+                if node.level == 0 { self.memory().leaves.get(&key).cloned() } else { None };
             if let Some(runs) = known {
                 runs.iter().for_each(|run| self.add(run, walk));
                 reader.skip_pending();
@@ -282,17 +283,21 @@ impl Checker<'_> {
             let is_labelled = refs.label.as_ref().is_none_or(|l| l.source == snapshot.source);
             let label = (!is_labelled).then(|| "its label is not the snapshot's".to_owned());
             let object = RefsReader::name(&record.original).to_string();
-            findings.extend(lacking.into_iter().chain(label).map(|what| {
-                Finding::new(&object, Problem::Refs, what).of([record.name])
-            }));
+            findings.extend(
+                lacking
+                    .into_iter()
+                    .chain(label)
+                    .map(|what| Finding::new(&object, Problem::Refs, what).of([record.name])),
+            );
         }
         if let Some(refs) = &newest {
             findings.extend(self.missing_packs(refs, record));
             if record.refs != record.original && is_complete {
                 let object = RefsReader::name(&record.refs).to_string();
-                findings.extend(self.lost_by_relocation(refs, walk).map(|what| {
-                    Finding::new(object, Problem::Refs, what).of([record.name])
-                }));
+                findings.extend(
+                    self.lost_by_relocation(refs, walk)
+                        .map(|what| Finding::new(object, Problem::Refs, what).of([record.name])),
+                );
             }
         }
         Ok(findings)
@@ -353,7 +358,8 @@ impl Checker<'_> {
                 .filter(|n| !map.id(*n).is_some_and(|id| moved.contains(id)))
                 .count();
         }
-        (lost > 0).then(|| format!("after a repack they lack {lost} chunks; a prune could delete them"))
+        (lost > 0)
+            .then(|| format!("after a repack they lack {lost} chunks; a prune could delete them"))
     }
 }
 
@@ -388,7 +394,8 @@ fn unreadable(
 fn trouble_of(error: TreeReadError) -> Result<String, MaintenanceError> {
     match error {
         TreeReadError::Read {
-            source: source @ (ReadError::Index(_) | ReadError::Decoder(_)), ..
+            source: source @ (ReadError::Index(_) | ReadError::Decoder(_)),
+            ..
         } => Err(source.into()),
         error => Ok(words(&error)),
     }

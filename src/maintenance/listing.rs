@@ -115,8 +115,7 @@ pub fn read_snapshot(
     let name = record.name.object_name();
     let object = name.to_string();
     let identities: Vec<&Identity> = identities.iter().collect();
-    let content =
-        open_named(&*repository.store, &name, &identities, limits::SNAPSHOT_BYTES_MAX)?;
+    let content = open_named(&*repository.store, &name, &identities, limits::SNAPSHOT_BYTES_MAX)?;
     let snapshot = Snapshot::decode(&content)
         .map_err(|source| RepoError::Snapshot { object: object.clone(), source })?;
     if (snapshot.repository, snapshot.writer, snapshot.seq)

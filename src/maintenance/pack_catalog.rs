@@ -69,7 +69,10 @@ impl PackCatalog {
                 let facts = segment.packs.iter().map(|pack| {
                     let (table, domain) = (&pack.table, *domain);
                     let chunks = pack.ids.len() as u32;
-                    (pack.name, PackFacts { handle: table.handle, domain, kind: table.kind, chunks })
+                    (
+                        pack.name,
+                        PackFacts { handle: table.handle, domain, kind: table.kind, chunks },
+                    )
                 });
                 facts.collect::<Vec<_>>()
             });
@@ -107,10 +110,7 @@ impl PackCatalog {
     }
 }
 
-fn segments_of(
-    history: &History,
-    domain: DomainId,
-) -> impl Iterator<Item = (&Commit, ObjectName)> {
+fn segments_of(history: &History, domain: DomainId) -> impl Iterator<Item = (&Commit, ObjectName)> {
     history.logs.values().flatten().flat_map(move |record| {
         let names = record.commit.puts.iter().map(|put| put.name);
         let wanted = names.filter(move |name| {

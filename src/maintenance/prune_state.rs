@@ -66,7 +66,10 @@ impl PruneState {
         let committed = committed_objects(&history);
         let intents = history.intents.iter();
         let intents = intents
-            .map(|(name, first_seen)| OpenIntent { name: name.to_string(), first_seen: *first_seen })
+            .map(|(name, first_seen)| OpenIntent {
+                name: name.to_string(),
+                first_seen: *first_seen,
+            })
             .collect();
         Ok(Self { now, stored, committed, snapshots, usage, intents, running, history })
     }
@@ -90,9 +93,7 @@ impl PruneState {
     /// Snapshots whose objects must stay, with all that is known of them.
     pub fn needed(&self, grace: Duration) -> impl Iterator<Item = &SnapshotRecord> {
         let records = self.history.snapshots.iter().zip(&self.snapshots);
-        records
-            .filter(move |(_, state)| state.is_needed(self.now, grace))
-            .map(|(record, _)| record)
+        records.filter(move |(_, state)| state.is_needed(self.now, grace)).map(|(record, _)| record)
     }
 }
 

@@ -91,9 +91,8 @@ impl Reading<'_> {
         Progress::add(&progress.items_total, self.chosen.len() as u64);
         Progress::add(&progress.bytes_total, self.chosen.iter().map(|(_, size)| size).sum());
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads.max(1))
-                .map(|_| scope.spawn(|| self.work(clock, shared)))
-                .collect();
+            let threads: Vec<_> =
+                (0..threads.max(1)).map(|_| scope.spawn(|| self.work(clock, shared))).collect();
             for thread in threads {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             }
@@ -111,7 +110,9 @@ impl Reading<'_> {
         };
         let mut good = Vec::new();
         loop {
-            let Some((pack, size)) = self.chosen.get(self.next.fetch_add(1, Relaxed)) else { break };
+            let Some((pack, size)) = self.chosen.get(self.next.fetch_add(1, Relaxed)) else {
+                break;
+            };
             if self.checking.progress.is_cancelled() {
                 return Err(MaintenanceError::Cancelled);
             }

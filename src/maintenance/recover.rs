@@ -35,7 +35,8 @@ pub fn needed_objects(
         refs.packs.iter().map(|pack| ObjectName::Data(pack.pack)).collect::<Vec<_>>()
     };
     objects.extend(packs(&newest));
-    let addressed: HashSet<ObjectName> = packs(&original).into_iter().chain(packs(&newest)).collect();
+    let addressed: HashSet<ObjectName> =
+        packs(&original).into_iter().chain(packs(&newest)).collect();
     for commit in history.logs.values().flatten().map(|record| &record.commit) {
         if commit.puts.iter().any(|put| addressed.contains(&put.name)) {
             let names = commit.puts.iter().map(|put| put.name);
