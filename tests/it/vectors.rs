@@ -207,6 +207,19 @@ fn every_vector_does_what_it_says() {
     assert!(vectors.len() >= samples().len(), "only {} vectors", vectors.len());
 }
 
+/// The reader of the specification shares no code with this crate.
+#[test]
+fn restore_py_agrees_with_the_vectors() {
+    let script = folder().with_file_name("restore.py");
+    let mut python = std::process::Command::new("python3");
+    match python.arg(script).arg("--self-test").arg(folder()).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "python3: {error}"),
+    }
+}
+
 #[test]
 #[ignore = "writes the vectors; a change of one is a change of the format"]
 fn rewrite_vectors() {
