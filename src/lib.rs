@@ -8,7 +8,7 @@
 //! | 6 | [`backup`], [`restore`], [`maintenance`], [`view`] |
 //! | 5 | [`repo`] |
 //! | 4 | [`source`], [`index`] |
-//! | 3 | [`format`] |
+//! | 3 | [`mod@format`] |
 //! | 2 | [`crypto`], [`store`] |
 //! | 1 | [`chunker`], [`compress`], [`id`], [`clock`], [`progress`], [`units`] |
 

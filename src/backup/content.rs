@@ -116,17 +116,18 @@ impl ContentBuilder {
         }
     }
 
-    /// Number of the first frame that a piece waits for.
+    /// Number of the earliest frame that any piece waits for.
     #[must_use]
-    pub fn first_pending(&self) -> Option<u64> {
-        self.pieces.iter().find_map(|piece| match piece {
+    pub fn min_pending(&self) -> Option<u64> {
+        let frame_of = |piece: &Piece| match piece {
             Piece::Pending { frame, .. } => Some(*frame),
             Piece::Gathering { chunk, .. } => match self.gathered[*chunk] {
                 Some((ChunkPlace::Pending { frame, .. }, _)) => Some(frame),
                 _ => None,
             },
             Piece::Run(_) => None,
-        })
+        };
+        self.pieces.iter().filter_map(frame_of).min()
     }
 
     /// Pieces that wait.

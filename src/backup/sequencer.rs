@@ -1,1 +1,402 @@
-//! (to be written)
+//! Takes items in the order of the tree, stores their chunks, and writes the tree.
+//!
+//! An entry waits until all its chunks have their places; entries go into the tree in order. What
+//! waits is bounded: when it grows, the open frame is closed so that places become known.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::backup::content::ContentBuilder;
+use crate::backup::error::BackupError;
+use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, Pages, SmallFile};
+use crate::backup::page_map::{PageMap, mark_wasteful};
+use crate::backup::tree_builder::{BuiltTree, TreeBuilder};
+use crate::backup::usage::Usage;
+use crate::crypto::ids::{ChunkKind, ContentHasher, DomainKeys, content_hasher};
+use crate::format::node::{Content, Node, NodeKind};
+use crate::format::snapshot::Statistics;
+use crate::format::tree::EntryKey;
+use crate::index::previous_tree::{PreviousEntry, PreviousTreeWriter};
+use crate::progress::Progress;
+use crate::repo::chunk_writer::ChunkWriter;
+
+/// Entries that wait, at most, before the open frame is closed.
+const WAITING_ENTRIES_MAX: usize = 8192;
+/// References that wait, at most.
+const WAITING_PIECES_MAX: usize = 262_144;
+/// Changed pages are gathered into chunks of this length.
+const GATHERED_BYTES: usize = 64 * 1024;
+
+struct Waiting {
+    /// No chunk of it is in a frame before this one without having its place.
+    floor: u64,
+    entry: Entry,
+    content: ContentBuilder,
+    fingerprints: Vec<u8>,
+    page_bytes: u32,
+}
+
+struct Current {
+    entry: Entry,
+    content: ContentBuilder,
+    hasher: ContentHasher,
+    bytes: u64,
+    old_pages: Option<PageMap>,
+    fingerprints: Vec<u8>,
+    page_bytes: u32,
+    gathering: Vec<u8>,
+    gathered: usize,
+}
+
+/// What became of a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedRoot {
+    /// The root's own node: what was pushed with an empty directory and name, or the stream.
+    pub node: Node,
+    /// The tree below it.
+    pub tree: BuiltTree,
+    /// Plain bytes of all content.
+    pub bytes: u64,
+}
+
+/// Writes one root of a snapshot.
+pub struct Sequencer<'a> {
+    chunks: &'a mut ChunkWriter,
+    keys: &'a DomainKeys,
+    usage: &'a mut Usage,
+    statistics: &'a mut Statistics,
+    progress: &'a Progress,
+    previous: Option<PreviousTreeWriter>,
+    tree: TreeBuilder,
+    root: Option<Node>,
+    bytes: u64,
+    waiting: VecDeque<Waiting>,
+    waiting_pieces: usize,
+    current: Option<Box<Current>>,
+    links: Links,
+}
+
+/// Numbers for files with several names, the same for all names of one file.
+#[derive(Default)]
+struct Links {
+    device: Option<u64>,
+    other: HashMap<(u64, u64), u64>,
+}
+
+impl Links {
+    /// The inode number on the device of the root; elsewhere numbers that no inode has.
+    fn number(&mut self, entry: &Entry) -> u64 {
+        let device = *self.device.get_or_insert(entry.device);
+        if entry.device == device && entry.inode < 1 << 63 {
+            return entry.inode;
+        }
+        let next = (1 << 63) + self.other.len() as u64;
+        *self.other.entry((entry.device, entry.inode)).or_insert(next)
+    }
+}
+
+impl<'a> Sequencer<'a> {
+    /// Begins a root.
+    pub fn new(
+        chunks: &'a mut ChunkWriter,
+        keys: &'a DomainKeys,
+        usage: &'a mut Usage,
+        statistics: &'a mut Statistics,
+        progress: &'a Progress,
+        previous: Option<PreviousTreeWriter>,
+    ) -> Self {
+        Self {
+            chunks,
+            keys,
+            usage,
+            statistics,
+            progress,
+            previous,
+            tree: TreeBuilder::default(),
+            root: None,
+            bytes: 0,
+            waiting: VecDeque::new(),
+            waiting_pieces: 0,
+            current: None,
+            links: Links::default(),
+        }
+    }
+
+    /// Takes the next item.
+    pub fn take(&mut self, item: Item) -> Result<(), BackupError> {
+        match item {
+            Item::Known(entries) => {
+                for (entry, content) in entries {
+                    self.take_known(entry, content)?;
+                }
+            }
+            Item::Small(files) => {
+                for file in files {
+                    self.take_small(file)?;
+                }
+            }
+            Item::Begin(entry) => self.begin(*entry),
+            Item::Data(cut) => self.take_data(&cut)?,
+            Item::PreviousPages(runs) => self.current().old_pages = Some(PageMap::new(runs)),
+            Item::Pages(pages) => self.take_pages(&pages)?,
+            Item::End(ended) => self.end(*ended)?,
+            Item::Unreadable(message) => {
+                self.statistics.errors += 1;
+                self.progress.warn(message);
+            }
+            Item::Failed(error) => return Err(error),
+        }
+        self.pump()
+    }
+
+    fn take_known(&mut self, entry: Entry, content: KnownContent) -> Result<(), BackupError> {
+        let (content, fingerprints) = match content {
+            KnownContent::None => (ContentBuilder::default(), Vec::new()),
+            KnownContent::Same { runs, fingerprints } => {
+                let mut content = ContentBuilder::default();
+                runs.into_iter().for_each(|run| content.push_run(run));
+                (content, fingerprints)
+            }
+        };
+        match entry.node.kind {
+            NodeKind::File => self.statistics.files_unmodified += 1,
+            NodeKind::Dir => self.statistics.directories += 1,
+            _ => self.statistics.others += 1,
+        }
+        self.wait_for(entry, content, fingerprints, 0)
+    }
+
+    fn take_small(&mut self, file: SmallFile) -> Result<(), BackupError> {
+        let mut content = ContentBuilder::default();
+        self.put(&file.cut, &mut content)?;
+        Progress::add(&self.progress.bytes_done, file.cut.bytes.len() as u64);
+        self.statistics.read_bytes += file.cut.bytes.len() as u64;
+        self.count_file(&file.entry.node, file.is_known);
+        self.wait_for(file.entry, content, Vec::new(), 0)
+    }
+
+    fn count_file(&mut self, node: &Node, is_known: bool) {
+        let counter = match (node.kind, is_known) {
+            (NodeKind::Dir, _) => &mut self.statistics.directories,
+            (NodeKind::File | NodeKind::Stream, false) => &mut self.statistics.files_new,
+            (NodeKind::File | NodeKind::Stream, true) => &mut self.statistics.files_changed,
+            _ => &mut self.statistics.others,
+        };
+        *counter += 1;
+        self.statistics.changed_while_read += u64::from(node.changed_while_read);
+    }
+
+    fn put(&mut self, cut: &CutBytes, content: &mut ContentBuilder) -> Result<(), BackupError> {
+        let mut rest = &cut.bytes[..];
+        for (id, length) in &cut.chunks {
+            let (chunk, after) = rest.split_at(*length as usize);
+            rest = after;
+            content.push(self.chunks.put_data(*id, chunk)?);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, entry: Entry) {
+        let is_stream = entry.node.kind == NodeKind::Stream;
+        let content = if is_stream { ContentBuilder::endless() } else { ContentBuilder::default() };
+        self.progress.set_current(&String::from_utf8_lossy(&entry.node.name));
+        self.current = Some(Box::new(Current {
+            entry,
+            content,
+            hasher: content_hasher(),
+            bytes: 0,
+            old_pages: None,
+            fingerprints: Vec::new(),
+            page_bytes: 0,
+            gathering: Vec::new(),
+            gathered: 0,
+        }));
+    }
+
+    fn current(&mut self) -> &mut Current {
+        self.current.as_mut().expect("data belongs to a file that has begun")
+    }
+
+    fn take_data(&mut self, cut: &CutBytes) -> Result<(), BackupError> {
+        let mut current = self.current.take().expect("data belongs to a file that has begun");
+        current.hasher.update(&cut.bytes);
+        current.bytes += cut.bytes.len() as u64;
+        self.statistics.read_bytes += cut.bytes.len() as u64;
+        Progress::add(&self.progress.bytes_done, cut.bytes.len() as u64);
+        self.put(cut, &mut current.content)?;
+        current.content.resolve(self.chunks, self.usage)?;
+        self.current = Some(current);
+        Ok(())
+    }
+
+    fn take_pages(&mut self, pages: &Pages) -> Result<(), BackupError> {
+        let mut current = self.current.take().expect("pages belong to a file that has begun");
+        current.page_bytes = pages.page_bytes;
+        current.fingerprints.extend_from_slice(&pages.fingerprints);
+        current.bytes += pages.total_bytes;
+        self.statistics.read_bytes += pages.total_bytes;
+        Progress::add(&self.progress.bytes_done, pages.total_bytes);
+        let mut changed = &pages.changed[..];
+        let mut left = pages.total_bytes;
+        for group in pages.kept.chunk_by(|a, b| a == b) {
+            let bytes = (group.len() as u64 * u64::from(pages.page_bytes)).min(left);
+            left -= bytes;
+            let old = match &mut current.old_pages {
+                Some(map) => map.advance(bytes, self.chunks.lookup())?,
+                None => None,
+            };
+            if group[0] {
+                let runs = old.ok_or(BackupError::ThreadLost)?;
+                runs.into_iter().for_each(|run| current.content.push_run(run));
+            } else {
+                let (new, rest) = changed.split_at(bytes as usize);
+                changed = rest;
+                self.gather(&mut current, new)?;
+            }
+        }
+        current.content.resolve(self.chunks, self.usage)?;
+        self.current = Some(current);
+        Ok(())
+    }
+
+    fn gather(&mut self, current: &mut Current, mut bytes: &[u8]) -> Result<(), BackupError> {
+        while !bytes.is_empty() {
+            let room = GATHERED_BYTES - current.gathering.len();
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            let offset = current.gathering.len() as u32;
+            current.content.push_gathering(current.gathered, offset, now.len() as u32);
+            current.gathering.extend_from_slice(now);
+            bytes = rest;
+            if current.gathering.len() == GATHERED_BYTES {
+                self.finish_gathered(current)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_gathered(&mut self, current: &mut Current) -> Result<(), BackupError> {
+        if current.gathering.is_empty() {
+            return Ok(());
+        }
+        let id = self.keys.chunk_id(ChunkKind::Data, &current.gathering);
+        let place = self.chunks.put_data(id, &current.gathering)?;
+        current.content.gathered(current.gathered, place, current.gathering.len() as u32);
+        current.gathered += 1;
+        current.gathering.clear();
+        Ok(())
+    }
+
+    fn end(&mut self, ended: Ended) -> Result<(), BackupError> {
+        let mut current = self.current.take().expect("a file ends that has begun");
+        self.finish_gathered(&mut current)?;
+        if let Some(message) = ended.discard {
+            self.statistics.errors += 1;
+            self.progress.warn(message);
+            return Ok(());
+        }
+        let mut entry = ended.entry;
+        let has_pages = !current.fingerprints.is_empty();
+        entry.node.hash =
+            ended.hash.or_else(|| (!has_pages).then(|| current.hasher.content_hash()));
+        if entry.node.kind == NodeKind::Stream {
+            entry.node.size = current.bytes;
+        }
+        self.count_file(&entry.node, ended.is_known);
+        self.wait_for(entry, current.content, current.fingerprints, current.page_bytes)
+    }
+
+    fn wait_for(
+        &mut self,
+        mut entry: Entry,
+        content: ContentBuilder,
+        fingerprints: Vec<u8>,
+        page_bytes: u32,
+    ) -> Result<(), BackupError> {
+        if entry.link_count > 1 && !entry.node.is_dir() {
+            entry.node.link_group = Some(self.links.number(&entry));
+        }
+        Progress::add(&self.progress.items_done, 1);
+        self.bytes += entry.node.stored_bytes();
+        self.statistics.content_bytes += entry.node.stored_bytes();
+        self.waiting_pieces += content.waiting();
+        let floor = content.min_pending().unwrap_or_else(|| self.chunks.assigned_frames());
+        let floor = self.waiting.back().map_or(floor, |last| last.floor.min(floor));
+        self.waiting.push_back(Waiting { floor, entry, content, fingerprints, page_bytes });
+        Ok(())
+    }
+
+    /// Moves on whatever has all its places; makes room when too much waits.
+    fn pump(&mut self) -> Result<(), BackupError> {
+        self.chunks.poll()?;
+        self.move_on()?;
+        if self.is_too_full() {
+            self.chunks.flush_frame()?;
+            while self.is_too_full() && self.waiting.front().is_some_and(has_pending) {
+                self.chunks.wait()?;
+                self.move_on()?;
+            }
+        }
+        let waiting = self.waiting.front().map(|front| front.floor);
+        let current = self.current.as_ref().and_then(|current| current.content.min_pending());
+        let assigned = self.chunks.assigned_frames();
+        self.chunks.release_before(
+            assigned.min(waiting.unwrap_or(u64::MAX)).min(current.unwrap_or(u64::MAX)),
+        );
+        Ok(())
+    }
+
+    fn is_too_full(&self) -> bool {
+        self.waiting.len() > WAITING_ENTRIES_MAX || self.waiting_pieces > WAITING_PIECES_MAX
+    }
+
+    fn move_on(&mut self) -> Result<(), BackupError> {
+        while let Some(front) = self.waiting.front_mut() {
+            let before = front.content.waiting();
+            let is_ready = front.content.resolve(self.chunks, self.usage)?;
+            self.waiting_pieces -= before - front.content.waiting();
+            if !is_ready {
+                return Ok(());
+            }
+            if let Some(ready) = self.waiting.pop_front() {
+                self.write(ready)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, ready: Waiting) -> Result<(), BackupError> {
+        let Waiting { mut entry, content, mut fingerprints, page_bytes, .. } = ready;
+        let finished = content.finish(self.chunks, self.usage)?;
+        if page_bytes > 0 {
+            mark_wasteful(&mut fingerprints, page_bytes, &finished.all_runs, self.chunks.lookup())?;
+        }
+        entry.node.content = finished.content;
+        if entry.dir.is_empty() && entry.node.name.is_empty() || entry.node.kind == NodeKind::Stream
+        {
+            self.root = Some(entry.node);
+            return Ok(());
+        }
+        self.tree.push(&entry.dir, &entry.node, self.chunks, self.usage)?;
+        if let Some(previous) = &mut self.previous {
+            let key = EntryKey { dir: entry.dir.to_vec(), name: entry.node.name.clone() };
+            let mut node = entry.node;
+            node.content = Content { depth: 0, runs: finished.all_runs };
+            let (device, inode) = (entry.device, entry.inode);
+            previous.push(&PreviousEntry { key, node, device, inode, fingerprints })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the root: everything is in its place, its tree is stored.
+    pub fn finish(mut self) -> Result<(FinishedRoot, Option<PreviousTreeWriter>), BackupError> {
+        self.chunks.settle()?;
+        self.move_on()?;
+        assert!(self.waiting.is_empty(), "after settling nothing waits");
+        let tree = self.tree.finish(self.chunks, self.usage)?;
+        let node = self.root.ok_or(BackupError::ThreadLost)?;
+        Ok((FinishedRoot { node, tree, bytes: self.bytes }, self.previous))
+    }
+}
+
+fn has_pending(waiting: &Waiting) -> bool {
+    waiting.content.min_pending().is_some()
+}

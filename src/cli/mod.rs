@@ -1,1 +1,133 @@
-//! (to be written)
+//! The command line: the only part that reads the environment, prints, and knows exit codes.
+//!
+//! A command parses its arguments, calls the library once, and prints text or JSON. Errors are
+//! printed here, once, and nowhere else.
+
+pub mod args;
+pub mod command;
+pub mod config;
+pub mod config_files;
+pub mod config_text;
+pub mod context;
+pub mod environment;
+pub mod error;
+pub mod escape;
+pub mod explain;
+pub mod hardening;
+pub mod log;
+pub mod output;
+pub mod progress;
+pub mod secret_file;
+pub mod secrets;
+pub mod selector;
+pub mod signals;
+pub mod table;
+pub mod time;
+pub mod words;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::args::{Cli, Command};
+use crate::cli::context::{Context, output_options};
+use crate::cli::environment::Environment;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::usage;
+use crate::cli::output::{Output, OutputOptions};
+
+/// Runs the program: arguments as the system gives them, the program's own name first.
+///
+/// Returns the exit code; everything has been printed.
+#[must_use]
+pub fn run(arguments: Vec<OsString>, environment: Environment) -> u8 {
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let plain = Arc::new(Output::new(OutputOptions { json, ..OutputOptions::default() }));
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return end(&plain, refused(&plain, &error)),
+    };
+    let output = match output_options(&cli.global, &environment) {
+        Ok(options) => Arc::new(Output::new(options)),
+        Err(error) => return end(&plain, Err(error)),
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| execute(cli, environment, &output)));
+    // The panic hook has said where; what broke is not known to be safe to print.
+    let result = result.unwrap_or_else(|_| {
+        Err(CommandError::new(&usage::INTERNAL, "the command stopped at an internal fault"))
+    });
+    end(&output, result)
+}
+
+fn execute(cli: Cli, environment: Environment, output: &Arc<Output>) -> Result<Exit, CommandError> {
+    let Cli { global, command } = cli;
+    log::start(global.verbose, &environment)?;
+    let bare = |global| Context::bare(global, environment.clone(), Arc::clone(output));
+    match command {
+        Command::Version(args) => return command::version::run(args, &bare(global)),
+        Command::Explain(args) => return command::explain::run(&args, &bare(global)),
+        Command::Completions(args) => return command::completions::run(&args, &bare(global)),
+        Command::Man(args) => return command::man::run(&args, &bare(global)),
+        _ => {}
+    }
+    let context = Context::new(global, environment, Arc::clone(output))?;
+    match command {
+        Command::Config(args) => command::config::run(&args, &context),
+        other => Err(CommandError::new(
+            &usage::NOT_IN_BUILD,
+            format!("this build does not have the command {}", other.name()),
+        )),
+    }
+}
+
+/// Prints the error, if there is one, and gives the exit code.
+fn end(output: &Output, result: Result<Exit, CommandError>) -> u8 {
+    output.detach();
+    match result.and_then(|exit| output.finish().map(|()| exit)) {
+        Ok(exit) => exit.code(),
+        Err(error) => {
+            let error = interrupted_instead(error);
+            output.error(&error);
+            error.exit().code()
+        }
+    }
+}
+
+/// After a signal the error is the signal, not what it led to.
+fn interrupted_instead(error: CommandError) -> CommandError {
+    match signals::interrupted() {
+        Some(Exit::Terminated) => CommandError::new(&usage::TERMINATED, "terminated"),
+        Some(_) => CommandError::new(&usage::INTERRUPTED, "interrupted"),
+        None => error,
+    }
+}
+
+/// Help and version are printed; anything else that the parser has to say is wrong usage.
+fn refused(output: &Output, error: &clap::Error) -> Result<Exit, CommandError> {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output.bytes(text.as_bytes());
+            return Ok(Exit::Done);
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return Err(
+                CommandError::new(&usage::ARGUMENT, "no command was given").hint("holdfast --help")
+            );
+        }
+        _ => {}
+    }
+    let mut paragraphs = text.split("\n\n");
+    let what = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
+    let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut wrong = CommandError::new(&usage::ARGUMENT, what);
+    for line in paragraphs.flat_map(str::lines).map(str::trim) {
+        if let Some(hint) = line.strip_prefix("tip: ").or_else(|| line.strip_prefix("Usage: ")) {
+            wrong = wrong.hint(hint);
+        }
+    }
+    Err(wrong)
+}

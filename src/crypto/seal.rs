@@ -195,7 +195,7 @@ fn write_header(
     let length = Arc::new(AtomicU64::new(0));
     let counted = Counted { out, length: Arc::clone(&length) };
     let stream = age::Encryptor::with_recipients(recipients.iter().map(|r| r.as_age()))
-        .map_err(seal_error)?
+        .map_err(|error| seal_error(&error))?
         .wrap_output(counted)
         .expect("writing to memory does not fail");
     Ok((stream, length.load(Relaxed)))
@@ -205,7 +205,7 @@ fn finish_stream(stream: StreamWriter<Counted>) -> Vec<u8> {
     stream.finish().expect("writing to memory does not fail").out
 }
 
-fn seal_error(error: age::EncryptError) -> SealError {
+fn seal_error(error: &age::EncryptError) -> SealError {
     use age::EncryptError::{
         IncompatibleRecipients, MissingRecipients, MixedRecipientAndPassphrase,
     };

@@ -185,10 +185,13 @@ pub fn open_text(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::recipient::ReadIdentity;
+    use crate::crypto::recipient::{Prompter, ReadIdentity, Unattended};
     use crate::crypto::sealed_size::{SEALED_BYTES_MIN, padme};
     use crate::crypto::secret::Secret32;
     use secrecy::ExposeSecret;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
 
     fn pair() -> (Recipient, Identity) {
         let identity = ReadIdentity::from_secret(&Secret32::from_bytes(&[9; 32]));
@@ -216,7 +219,7 @@ mod tests {
 
     #[test]
     fn content_longer_than_the_limit_is_refused() {
-        let object = seal_small(&[&pair().0], &[0; 1_000_000], 3).unwrap();
+        let object = seal_small(&[&pair().0], &vec![0; 1_000_000], 3).unwrap();
         let error = open_small(&[&pair().1], &object, 999_999).unwrap_err();
         let expected = "holds 1000000 bytes where at most 999999 are accepted";
         assert_eq!(error.to_string(), expected);
@@ -269,7 +272,7 @@ mod tests {
         }
         let window_at_limit = frame(&[0b1000_0000, 13 << 3, 100, 0, 0, 0], 100);
         assert_eq!(decode_frames(&window_at_limit, 200).unwrap().len(), 100);
-        let vast = frame(&[0b1110_0000, 255, 255, 255, 255, 255, 255, 255, 127], 100);
+        let vast = frame(&[0b1100_0000, 0, 255, 255, 255, 255, 255, 255, 255, 127], 100);
         assert!(matches!(decode_frames(&vast, 200), Err(OpenError::TooLarge { .. })));
     }
 
@@ -280,5 +283,99 @@ mod tests {
         let opened = open_text(&[&pair().1], &object, 17).unwrap();
         assert_eq!(opened.expose_secret(), text.expose_secret());
         assert!(matches!(open_text(&[&pair().1], &object, 16), Err(OpenError::TooLarge { .. })));
+    }
+
+    /// Runs a command on `input`; `None`, said aloud, where there is no such program.
+    #[allow(clippy::print_stderr)]
+    fn run(program: &str, arguments: &[&str], input: Vec<u8>) -> Option<(bool, Vec<u8>)> {
+        let spawned = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("SKIPPED: {program} cannot be run ({error}); nothing was compared");
+                return None;
+            }
+        };
+        let mut stdin = child.stdin.take().unwrap();
+        // The command may refuse its arguments and be gone before it reads.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        Some((output.status.success(), output.stdout))
+    }
+
+    #[test]
+    fn the_stock_commands_open_what_is_sealed_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("identity");
+        let secret = ReadIdentity::from_secret(&Secret32::from_bytes(&[9; 32])).to_secret_text();
+        std::fs::write(&file, secret.expose_secret()).unwrap();
+        for length in [0, 1, 65_536, 300_000] {
+            let object = seal_small(&[&pair().0], &noise(length), 3).unwrap();
+            let open = ["-d", "-i", file.to_str().unwrap()];
+            let Some((opened, frames)) = run("age", &open, object) else { return };
+            assert!(opened);
+            let Some((decoded, content)) = run("zstd", &["-d", "-c"], frames) else { return };
+            assert!(decoded && content == noise(length), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_the_stock_command_seals_opens_here() {
+        let text = pair().0.text().to_owned();
+        let Some((sealed, object)) = run("age", &["-r", &text], b"a text\n".to_vec()) else {
+            return;
+        };
+        assert!(sealed);
+        let opened = open_text(&[&pair().1], &object, 100).unwrap();
+        assert_eq!(opened.expose_secret(), "a text\n");
+    }
+
+    /// Knows one passphrase.
+    struct Knows(&'static str);
+
+    impl Prompter for Knows {
+        fn show(&self, _: &str) {}
+        fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
+            None
+        }
+        fn ask_text(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn ask_secret(&self, _: &str) -> Option<SecretString> {
+            Some(SecretString::from(self.0))
+        }
+    }
+
+    #[test]
+    fn ssh_keys_open_with_their_passphrase() {
+        let folder = tempfile::tempdir().unwrap();
+        let prompters: [(Arc<dyn Prompter>, bool); 3] = [
+            (Arc::new(Knows("open sesame")), true),
+            (Arc::new(Knows("open barley")), false),
+            (Arc::new(Unattended), false),
+        ];
+        for passphrase in ["", "open sesame"] {
+            let file = folder.path().join(format!("key{}", passphrase.len()));
+            let path = file.to_str().unwrap();
+            let new = ["-q", "-t", "ed25519", "-a", "1", "-N", passphrase, "-f", path];
+            let Some((made, _)) = run("ssh-keygen", &new, Vec::new()) else { return };
+            assert!(made);
+            let public = std::fs::read_to_string(file.with_extension("pub")).unwrap();
+            let private = std::fs::read_to_string(&file).unwrap();
+            for (prompter, knows) in &prompters {
+                let recipient = Recipient::parse(&public, prompter).unwrap();
+                let object = seal_text(&[&recipient], &SecretString::from("a text")).unwrap();
+                let identity = Identity::parse_file(&private, prompter).unwrap().remove(0);
+                let opened = open_text(&[&identity], &object, 100);
+                assert_eq!(opened.is_ok(), *knows || passphrase.is_empty());
+                assert!(matches!(opened, Ok(_) | Err(OpenError::NoMatchingKey)));
+            }
+        }
     }
 }

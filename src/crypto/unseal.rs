@@ -8,11 +8,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use age::stream::StreamReader;
 
 use crate::crypto::recipient::{Identity, WORK_FACTOR_MAX};
+use crate::crypto::sealed_size::plain_for_payload;
 
 /// Longest header that is read: some forty RSA recipients.
 pub const HEADER_BYTES_MAX: u64 = 32 * 1024;
 
-const MAC_LINE: &[u8] = b"\n---";
+const MAC_LINE_BEGIN: &[u8] = b"\n---";
+/// LF, three dashes, a space, 32 bytes in base64 without padding, LF.
+const MAC_LINE_BYTES: usize = 1 + 3 + 1 + 43 + 1;
+const NONCE_BYTES: usize = 16;
 const VERSION_LINE: &[u8] = b"age-encryption.org/v1\n";
 const INTRODUCTION: &[u8] = b"age-encryption.org/";
 
@@ -65,22 +69,43 @@ pub enum OpenError {
 ///
 /// Reading decrypts whole segments of 64 KiB, one at a time. What was read from the middle is
 /// authentic, but says nothing about the end of the object: seeking to [`SeekFrom::End`] checks it.
-/// Damage is an [`io::Error`]; [`OpenError::of_read`] tells it from failures of the reader below.
-pub struct Opened<R>(StreamReader<R>);
+/// Seeking beyond the end is an error. Damage is an [`io::Error`], after which the reader is of no
+/// more use; [`OpenError::of_read`] tells it from failures of the reader below.
+pub struct Opened<R> {
+    stream: StreamReader<R>,
+    plain_bytes: u64,
+}
+
+impl<R> Opened<R> {
+    /// Length of the plaintext, computed from the object's length.
+    #[must_use]
+    pub fn plain_bytes(&self) -> u64 {
+        self.plain_bytes
+    }
+}
 
 impl<R: Read> Read for Opened<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        self.stream.read(buffer)
     }
 }
 
 impl<R: Read + Seek> Seek for Opened<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
+        let target = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(offset) => self.plain_bytes.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.stream.stream_position()?.checked_add_signed(offset),
+        };
+        // The stream below panics when it reads behind the end of its last segment.
+        if target.is_none_or(|target| target > self.plain_bytes) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "seek out of the plaintext"));
+        }
+        self.stream.seek(to)
     }
 }
 
-/// Opens an object that is read through `reader`, from its current position on.
+/// Opens an object that is read through `reader`, from its current position to its end.
 ///
 /// # Errors
 /// Any of [`OpenError`] but damage of the payload, which shows when it is read.
@@ -91,9 +116,11 @@ pub fn open_stream<R: Read + Seek>(
     let start = reader.stream_position().map_err(OpenError::Io)?;
     let mut head = Vec::new();
     reader.by_ref().take(HEADER_BYTES_MAX).read_to_end(&mut head).map_err(OpenError::Io)?;
-    check_header(&head)?;
+    let end = reader.seek(SeekFrom::End(0)).map_err(OpenError::Io)?;
+    let plain_bytes = plain_bytes_of(&head, end - start)?;
     reader.seek(SeekFrom::Start(start)).map_err(OpenError::Io)?;
-    decrypt(identities, age::Decryptor::new(reader)).map(Opened)
+    let stream = decrypt(identities, age::Decryptor::new(reader))?;
+    Ok(Opened { stream, plain_bytes })
 }
 
 /// Opens a whole object into `plain`, whose content is discarded and whose allocation is kept.
@@ -106,9 +133,9 @@ pub fn open_whole(
     plain: &mut Vec<u8>,
 ) -> Result<(), OpenError> {
     plain.clear();
-    check_header(object)?;
+    let plain_bytes = plain_bytes_of(object, object.len() as u64)?;
     let mut stream = decrypt(identities, age::Decryptor::new_buffered(object))?;
-    plain.reserve(object.len());
+    plain.reserve(plain_bytes as usize);
     stream.read_to_end(plain).map(drop).map_err(|error| {
         plain.clear();
         OpenError::of_read(error)
@@ -118,7 +145,7 @@ pub fn open_whole(
 /// Whether the object is sealed to a passphrase; damage shows only when it is opened.
 #[must_use]
 pub fn is_sealed_to_passphrase(object: &[u8]) -> bool {
-    check_header(object).is_ok()
+    header_bytes(object).is_ok()
         && age::Decryptor::new_buffered(object).is_ok_and(|decryptor| decryptor.is_scrypt())
 }
 
@@ -134,15 +161,24 @@ impl OpenError {
     }
 }
 
-/// Bounds the header before age parses it, which takes quadratic time.
-fn check_header(object: &[u8]) -> Result<(), OpenError> {
+/// Bounds the header before age parses it, which takes quadratic time; its length, nonce included.
+fn header_bytes(object: &[u8]) -> Result<u64, OpenError> {
     if !object.starts_with(VERSION_LINE) {
         let unknown = object.starts_with(INTRODUCTION);
         return Err(if unknown { OpenError::UnknownVersion } else { OpenError::NotAge });
     }
     let head = &object[..object.len().min(HEADER_BYTES_MAX as usize)];
-    let ends = head.windows(MAC_LINE.len()).any(|window| window == MAC_LINE);
-    if ends { Ok(()) } else { Err(OpenError::Damaged { what: "the header has no end" }) }
+    head.windows(MAC_LINE_BEGIN.len())
+        .position(|window| window == MAC_LINE_BEGIN)
+        .map(|at| (at + MAC_LINE_BYTES + NONCE_BYTES) as u64)
+        .ok_or(OpenError::Damaged { what: "the header has no end" })
+}
+
+fn plain_bytes_of(head: &[u8], object_bytes: u64) -> Result<u64, OpenError> {
+    let payload = object_bytes
+        .checked_sub(header_bytes(head)?)
+        .ok_or(OpenError::Damaged { what: "it is cut short" })?;
+    plain_for_payload(payload).ok_or(OpenError::Damaged { what: "no payload has its length" })
 }
 
 fn decrypt<R: Read>(
@@ -178,7 +214,7 @@ mod tests {
     use super::*;
     use crate::crypto::recipient::{ReadIdentity, Recipient, WORK_FACTOR_WRITTEN};
     use crate::crypto::seal::{ObjectSize, SealError, Sealer};
-    use crate::crypto::sealed_size::{padme, plain_for_payload};
+    use crate::crypto::sealed_size::padme;
     use crate::crypto::secret::Secret32;
     use secrecy::SecretString;
     use std::io::Cursor;
@@ -250,7 +286,8 @@ mod tests {
         let address = out.as_ptr();
         let mut sealer = Sealer::begin(&[&pair().0], out, ObjectSize::Exactly(262_144)).unwrap();
         sealer.write(&content(200_000)).unwrap();
-        assert_eq!(sealer.finish().as_ptr(), address);
+        let object = sealer.finish();
+        assert_eq!(object.as_ptr(), address);
         let mut plain = Vec::with_capacity(300_000);
         let address = plain.as_ptr();
         open_whole(&[&pair().1], &seal(200_000), &mut plain).unwrap();
@@ -268,6 +305,44 @@ mod tests {
             assert!(part == content(200_000)[offset..offset + length], "{offset}");
         }
         assert_eq!(opened.seek(SeekFrom::End(0)).unwrap(), 200_000);
+        assert_eq!(opened.plain_bytes(), 200_000);
+        for length in [0, 100, 65_536, 65_537, 131_072] {
+            let object = seal(length as usize);
+            let mut opened = open_stream(&[&pair().1], Cursor::new(&object)).unwrap();
+            assert_eq!(opened.plain_bytes(), length);
+            assert!(opened.seek(SeekFrom::Start(length + 1)).is_err(), "{length}");
+            assert!(opened.seek(SeekFrom::Current(-1)).is_err());
+            assert_eq!(opened.seek(SeekFrom::Start(length)).unwrap(), length);
+            assert_eq!(opened.read(&mut [0; 8]).unwrap(), 0, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_reader_sees_damage_where_it_is() {
+        let mut object = seal(200_000);
+        let third_segment = object.len() - 60_000;
+        object[third_segment] ^= 1;
+        let mut opened = open_stream(&[&pair().1], Cursor::new(&object)).unwrap();
+        let mut part = [0; 100];
+        opened.read_exact(&mut part).unwrap();
+        assert_eq!(part[..], content(100));
+        let error = opened.seek(SeekFrom::Start(150_000)).and_then(|_| opened.read(&mut part));
+        let error = OpenError::of_read(error.unwrap_err());
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        let cut = &object[..object.len() - 70_000];
+        let mut opened = open_stream(&[&pair().1], Cursor::new(cut)).unwrap();
+        assert!(opened.seek(SeekFrom::End(0)).is_err());
+    }
+
+    #[test]
+    fn all_may_be_used_from_any_thread() {
+        fn check<T: Send + Sync>() {}
+        fn check_send<T: Send>() {}
+        check::<Identity>();
+        check::<Recipient>();
+        check::<ReadIdentity>();
+        check_send::<Sealer>();
+        check_send::<Opened<Cursor<Vec<u8>>>>();
     }
 
     fn open(identities: &[&Identity], object: &[u8]) -> Result<Vec<u8>, OpenError> {

@@ -111,3 +111,71 @@ impl SignedBody for Attestation {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::signed_text::tests::{key, message_of, refuses_every_change, sign_lines};
+
+    const REPOSITORY: RepositoryId = RepositoryId([0x0f; 32]);
+    const GOLDEN: &str = "holdfast-attestation v1
+repository 0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f
+verifier 0505050505050505
+roster 3 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+time 2026-11-23T06:38:35Z
+read data/a1/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1
+read data/a2/a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2
+";
+
+    fn attestation() -> Attestation {
+        let id = |byte| ObjectId([byte; 32]);
+        Attestation {
+            repository: REPOSITORY,
+            verifier: ActorId([5; 8]),
+            roster: RosterReference { seq: 3, hash: id(0xcd) },
+            time: "2026-11-23T06:38:35Z".parse().unwrap(),
+            packs: vec![id(0xa1), id(0xa2)],
+        }
+    }
+
+    fn open(stored: &[u8]) -> Result<Attestation, TextError> {
+        Attestation::open(stored, &key(5).verifying_key(), REPOSITORY)
+    }
+
+    #[test]
+    fn golden_text() {
+        let stored = attestation().encode_and_sign(&key(5)).unwrap();
+        assert_eq!(message_of(&stored), GOLDEN);
+        assert_eq!(open(&stored), Ok(attestation()));
+        let text = SignedText::split(&stored).unwrap();
+        assert_eq!(Attestation::claimed_verifier(&text), Some(ActorId([5; 8])));
+    }
+
+    #[test]
+    fn no_change_is_accepted() {
+        let stored = attestation().encode_and_sign(&key(5)).unwrap();
+        refuses_every_change(&stored, |stored| open(stored).is_ok());
+    }
+
+    #[test]
+    fn hostile_lines_are_refused() {
+        let table = [
+            ("verifier", "maintainer"),
+            ("roster 3", "roster 0"),
+            ("read data/a1/a1", "read data/a1/a2"),
+            ("read data/a1", "read attest"),
+            ("a1a1\n", "a1a1 16384\n"),
+            ("read data/a1/a1a1", "read data/a1/a1"),
+        ];
+        for (from, to) in table {
+            let text = GOLDEN.replacen(from, to, 1);
+            assert_ne!(text, GOLDEN, "{from}");
+            assert!(open(&sign_lines(TextKind::Attestation, &key(5), &text)).is_err(), "{to}");
+        }
+        for line in GOLDEN.split_inclusive('\n').skip(1) {
+            let text = GOLDEN.replacen(line, &format!("{line}{line}"), 1);
+            let error = open(&sign_lines(TextKind::Attestation, &key(5), &text)).unwrap_err();
+            assert!(matches!(error, TextError::Repeated { .. }), "{line}: {error}");
+        }
+    }
+}

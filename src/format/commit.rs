@@ -34,8 +34,11 @@ impl ObjectName {
     #[must_use]
     pub fn id(&self) -> ObjectId {
         match self {
-            Self::Data(id) | Self::Attestation(id) => *id,
-            Self::Index(_, id) | Self::Snapshot(_, id) | Self::Refs(_, id) => *id,
+            Self::Data(id)
+            | Self::Attestation(id)
+            | Self::Index(_, id)
+            | Self::Snapshot(_, id)
+            | Self::Refs(_, id) => *id,
         }
     }
 }
@@ -295,5 +298,167 @@ impl SignedBody for Commit {
         };
         commit.check()?;
         Ok(commit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::ids::object_id;
+    use crate::format::signed_text::NO_PREVIOUS;
+    use crate::format::signed_text::tests::{key, message_of, refuses_every_change, sign_lines};
+
+    const WRITER: ActorId = ActorId([2; 8]);
+    const REPOSITORY: RepositoryId = RepositoryId([0x0f; 32]);
+    const GOLDEN: &str = "holdfast-commit v1
+repository 0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f
+writer 0202020202020202
+seq 7
+prev abababababababababababababababababababababababababababababababab
+roster 1 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+time 2026-11-23T06:38:35Z
+put data/a1/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1 33554432
+put index/d0d0d0d0d0d0d0d0/a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2 16384
+put snap/0202020202020202/a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3 16384
+put refs/0202020202020202/a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4 17408
+snapshot snap/0202020202020202/a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3 refs/0202020202020202/a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4
+relocate snap/0909090909090909/a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5 refs/0202020202020202/a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6
+";
+
+    fn id(byte: u8) -> ObjectId {
+        ObjectId([byte; 32])
+    }
+
+    fn entry(writer: ActorId, snapshot: u8, refs: u8) -> SnapshotEntry {
+        let snapshot = SnapshotName { writer, id: id(snapshot) };
+        SnapshotEntry { snapshot, refs_actor: WRITER, refs: id(refs) }
+    }
+
+    fn commit() -> Commit {
+        let put = |name, bytes| PutEntry { name, bytes };
+        Commit {
+            repository: REPOSITORY,
+            writer: WRITER,
+            seq: 7,
+            prev: id(0xab),
+            roster: RosterReference { seq: 1, hash: id(0xcd) },
+            time: "2026-11-23T06:38:35Z".parse().unwrap(),
+            puts: vec![
+                put(ObjectName::Data(id(0xa1)), 33_554_432),
+                put(ObjectName::Index(DomainId([0xd0; 8]), id(0xa2)), 16_384),
+                put(ObjectName::Snapshot(WRITER, id(0xa3)), 16_384),
+                put(ObjectName::Refs(WRITER, id(0xa4)), 17_408),
+            ],
+            snapshot: Some(entry(WRITER, 0xa3, 0xa4)),
+            relocations: vec![entry(ActorId([9; 8]), 0xa5, 0xa6)],
+        }
+    }
+
+    fn open(stored: &[u8]) -> Result<Commit, TextError> {
+        Commit::open(stored, &key(2).verifying_key(), REPOSITORY)
+    }
+
+    fn changed(from: &str, to: &str) -> Result<Commit, TextError> {
+        let text = GOLDEN.replacen(from, to, 1);
+        assert_ne!(text, GOLDEN, "{from}");
+        open(&sign_lines(TextKind::Commit, &key(2), &text))
+    }
+
+    #[test]
+    fn golden_text() {
+        let stored = commit().encode_and_sign(&key(2)).unwrap();
+        assert_eq!(message_of(&stored), GOLDEN);
+        assert_eq!(open(&stored), Ok(commit()));
+        assert_eq!(Commit::object_name(WRITER, 0x1f), "log/0202020202020202/000000000000001f");
+        let text = SignedText::split(&stored).unwrap();
+        let verified = text.verify(TextKind::Commit, &key(2).verifying_key()).unwrap();
+        assert_eq!(verified.hash(), object_id(&stored));
+    }
+
+    #[test]
+    fn a_checkpoint_and_a_first_commit() {
+        let checkpoint = Commit { snapshot: None, puts: Vec::new(), ..commit() };
+        let first = Commit { seq: 1, prev: NO_PREVIOUS, ..checkpoint.clone() };
+        for commit in [checkpoint, first] {
+            assert_eq!(open(&commit.encode_and_sign(&key(2)).unwrap()), Ok(commit));
+        }
+    }
+
+    #[test]
+    fn no_change_is_accepted() {
+        let stored = commit().encode_and_sign(&key(2)).unwrap();
+        refuses_every_change(&stored, |stored| open(stored).is_ok());
+    }
+
+    #[test]
+    fn another_signer_kind_or_repository_is_refused() {
+        let stored = commit().encode_and_sign(&key(3)).unwrap();
+        assert!(matches!(open(&stored), Err(TextError::Signature(_))));
+        for kind in [TextKind::Roster, TextKind::Tombstone, TextKind::Attestation] {
+            let stored = sign_lines(kind, &key(2), GOLDEN);
+            assert!(matches!(open(&stored), Err(TextError::Signature(_))), "{kind:?}");
+            let verified =
+                SignedText::split(&stored).unwrap().verify(kind, &key(2).verifying_key());
+            assert!(Commit::parse(&verified.unwrap(), REPOSITORY).is_err());
+        }
+        let actual = RepositoryId([1; 32]);
+        let other = Commit { repository: actual, ..commit() };
+        let error = open(&other.encode_and_sign(&key(2)).unwrap()).unwrap_err();
+        assert_eq!(error, TextError::WrongRepository { expected: REPOSITORY, actual });
+    }
+
+    #[test]
+    fn hostile_lines_are_refused() {
+        for line in GOLDEN.split_inclusive('\n').skip(1) {
+            let error = changed(line, &format!("{line}{line}")).unwrap_err();
+            assert!(matches!(error, TextError::Repeated { .. }), "{line}: {error}");
+        }
+        for fixed in ["repository", "writer", "seq", "prev", "roster", "time"] {
+            let error = changed(&format!("\n{fixed}"), "\nsomething").unwrap_err();
+            assert_eq!(error, TextError::Missing { field: fixed });
+        }
+        let snapshot = "snapshot snap/0202020202020202/";
+        let table = [
+            ("seq 7", "seq 1"),
+            ("seq 7", "seq 0"),
+            ("seq 7", "seq 18446744073709551616"),
+            ("roster 1", "roster 0"),
+            ("06:38:35Z", "06:38:35+00:00"),
+            ("06:38:35Z", "06:61:35Z"),
+            ("data/a1/", "data/a2/"),
+            ("data/a1/", "data//"),
+            ("data/a1/", "data/"),
+            ("data/a1/", "DATA/a1/"),
+            ("data/a1/", "../data/a1/"),
+            ("put data/a1/", "put attest/"),
+            ("33554432", "0x200"),
+            ("33554432", "033554432"),
+            ("33554432", ""),
+            ("put snap/0202", "put snap/0302"),
+            ("put refs/0202", "put refs/0302"),
+            (snapshot, "snapshot snap/0302020202020202/"),
+            (snapshot, "snapshot refs/0202020202020202/"),
+            (" refs/0202020202020202/a4a4", " refs/0302020202020202/a4a4"),
+            (" refs/0202020202020202/a6a6", " refs/0302020202020202/a6a6"),
+        ];
+        for (from, to) in table {
+            assert!(changed(from, to).is_err(), "{to}");
+        }
+        assert_eq!(changed("time", "note \"x\"\ntime"), Ok(commit()));
+        let error = changed("time", "crit note 1\ntime").unwrap_err();
+        assert!(matches!(error, TextError::Unsupported { line: 7, .. }), "{error}");
+    }
+
+    #[test]
+    fn too_many_puts_are_not_signed() {
+        let mut commit = commit();
+        commit.puts = (0_u32..60_000)
+            .map(|i| {
+                let name = ObjectName::Data(object_id(&i.to_le_bytes()));
+                PutEntry { name, bytes: 33_554_432 }
+            })
+            .collect();
+        let error = commit.encode_and_sign(&key(2)).unwrap_err();
+        assert!(matches!(error, TextError::TooLong { .. }), "{error}");
     }
 }

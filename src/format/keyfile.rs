@@ -170,9 +170,8 @@ impl Printer {
     }
 
     fn words(&mut self, words: &[&str]) {
-        self.0.push_str(&words[0]);
-        for word in &words[1..] {
-            self.0.push(' ');
+        for (i, word) in words.iter().enumerate() {
+            self.0.push_str(if i == 0 { "" } else { " " });
             self.0.push_str(word);
         }
         self.0.push('\n');
@@ -430,5 +429,163 @@ impl MaintainerFile {
             }
         }
         Ok(Self { repository: repository.take()?, keys: keys.take()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+    const REPOSITORY: RepositoryId = RepositoryId([0x0f; 32]);
+
+    fn secret(byte: u8) -> Secret32 {
+        Secret32::from_bytes(&[byte; 32])
+    }
+
+    fn identity(byte: u8) -> ReadIdentity {
+        ReadIdentity::from_secret(&secret(byte))
+    }
+
+    fn maintainer() -> MaintainerKeys {
+        let key = SigningKey::from_seed(&secret(0x11));
+        MaintainerKeys { id: ActorId([4; 8]), key, identity: identity(7) }
+    }
+
+    /// Each kind: a golden text, and its parser followed by its printer.
+    type Kind = (String, fn(&SecretString) -> Result<SecretString, TextError>);
+
+    fn kinds() -> [Kind; 5] {
+        let head = |title| format!("{title} v1\nrepository {REPOSITORY}\n");
+        let (age, public) = (identity(7).to_secret_text(), identity(7).recipient());
+        let age = age.expose_secret();
+        let maintainer = format!("maintainer 0404040404040404 {HEX} {age}\n");
+        [
+            (
+                head("holdfast-keys")
+                    + &format!("root {HEX}\nread 1 {age}\nread 2 {age}\n{maintainer}"),
+                |text| OperatorKeys::parse(text).map(|keys| keys.print()),
+            ),
+            (
+                head("holdfast-domain")
+                    + &format!("domain d0d0d0d0d0d0d0d0 {HEX}\n")
+                    + "label 0202020202020202 Gr\u{fc}ner Server 2\nlabel 0303030303030303 b\n",
+                |text| DomainFile::parse(text).map(|keys| keys.print()),
+            ),
+            (head("holdfast-epoch") + &format!("epoch 2 {public}\n"), |text| {
+                EpochFile::parse(text).map(|keys| keys.print())
+            }),
+            (
+                head("holdfast-writer")
+                    + &format!("writer 0202020202020202 {HEX}\nname web 1\n")
+                    + &format!("domain d0d0d0d0d0d0d0d0 {HEX}\nread-recipient 2 {public}\n"),
+                |text| WriterFile::parse(text).map(|keys| keys.print()),
+            ),
+            (head("holdfast-maintainer") + &maintainer, |text| {
+                MaintainerFile::parse(text).map(|keys| keys.print())
+            }),
+        ]
+    }
+
+    fn error_of(kind: fn(&SecretString) -> Result<SecretString, TextError>, text: &str) -> String {
+        let error = kind(&SecretString::from(text)).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("11111111") && !shown.contains("SECRET"), "{shown}");
+        shown
+    }
+
+    #[test]
+    fn golden_texts_round_trip() {
+        for (text, round_trip) in kinds() {
+            let printed = round_trip(&SecretString::from(text.as_str())).unwrap();
+            assert_eq!(printed.expose_secret(), text);
+        }
+    }
+
+    #[test]
+    fn values_are_where_they_belong() {
+        let text = |i: usize| SecretString::from(kinds()[i].0.as_str());
+        let operator = OperatorKeys::parse(&text(0)).unwrap();
+        assert_eq!(operator.root.unwrap().seed().expose_secret(), &[0x11; 32]);
+        assert_eq!(operator.reads.iter().map(|read| read.epoch).collect::<Vec<_>>(), [1, 2]);
+        let domain = DomainFile::parse(&text(1)).unwrap();
+        assert_eq!(domain.labels[0].1.as_str(), "Gr\u{fc}ner Server 2");
+        let writer = WriterFile::parse(&text(3)).unwrap();
+        assert_eq!((writer.id, writer.epoch, writer.name.as_str()), (ActorId([2; 8]), 2, "web 1"));
+        assert_eq!(writer.read_recipient, identity(7).recipient());
+        let keys = MaintainerFile::parse(&text(4)).unwrap().keys;
+        assert_eq!(keys.key.verifying_key(), maintainer().key.verifying_key());
+        assert_eq!(keys.identity.recipient(), maintainer().identity.recipient());
+    }
+
+    #[test]
+    fn a_root_key_may_be_elsewhere() {
+        let text = kinds()[0].0.replace(&format!("root {HEX}\n"), "");
+        let keys = OperatorKeys::parse(&SecretString::from(text.as_str())).unwrap();
+        assert!(keys.root.is_none());
+        assert_eq!(keys.print().expose_secret(), text);
+    }
+
+    #[test]
+    fn every_line_stands_once_and_no_error_shows_a_secret() {
+        for (text, kind) in kinds() {
+            for line in text.split_inclusive('\n').skip(1) {
+                let doubled = text.replacen(line, &format!("{line}{line}"), 1);
+                assert!(error_of(kind, &doubled).contains("repeats"), "{line}");
+            }
+            for cut in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+                // A cut at the end of an optional line leaves a shorter whole.
+                if !text[..cut].ends_with('\n') {
+                    error_of(kind, &text[..cut]);
+                }
+            }
+            for (from, to) in [
+                ("\n", "\r\n"),
+                (" v1", " v2"),
+                ("holdfast", "steadfast"),
+                (HEX, &HEX[1..]),
+                (HEX, &HEX.replace('1', "A")),
+                ("repository ", "repository 0"),
+                ("AGE-SECRET-KEY-1", "AGE-SECRET-KEY-2"),
+                (" age1", " age2"),
+                (" 2 ", " 02 "),
+                ("repository", "crit thing\nrepository"),
+                (" 0404", " 4040404040"),
+                ("name web 1", "name  web 1"),
+                ("label 0303030303030303 b", "label 0303030303030303"),
+            ] {
+                // Inside a label anything may stand.
+                if text.contains(from) && !(from == " 2 " && text.contains("label")) {
+                    error_of(kind, &text.replacen(from, to, 1));
+                }
+            }
+            let ignored = text.replacen("\nrepository", "\nfuture thing\nrepository", 1);
+            assert!(kind(&SecretString::from(ignored)).is_ok());
+        }
+    }
+
+    #[test]
+    fn long_texts_are_refused() {
+        let long = format!("{}{}", kinds()[2].0, "x y\n".repeat(20_000));
+        let error = EpochFile::parse(&SecretString::from(long)).unwrap_err();
+        assert!(matches!(error, TextError::TooLong { .. }), "{error}");
+    }
+
+    #[test]
+    fn labels_are_one_line() {
+        for wrong in ["", " a", "a ", "a\nb", "a\u{7f}", &"x".repeat(LABEL_BYTES_MAX + 1)] {
+            assert_eq!(wrong.parse::<Label>(), Err(LabelError), "{wrong:?}");
+        }
+        assert_eq!("Gr\u{fc}n 1".parse::<Label>().unwrap().as_str(), "Gr\u{fc}n 1");
+    }
+
+    #[test]
+    fn names_carry_the_first_digits_of_the_object_id() {
+        let (sealed, domain) = (b"", DomainId([0xd0; 8]));
+        assert_eq!(operator_name(sealed), "keys/operator-af1349b9f5f9a1a6.age");
+        let name = domain_name(domain, sealed);
+        assert_eq!(name, "keys/domain-d0d0d0d0d0d0d0d0-af1349b9f5f9a1a6.age");
+        let name = epoch_name(3, domain, sealed);
+        assert_eq!(name, "keys/epoch-3-d0d0d0d0d0d0d0d0-af1349b9f5f9a1a6.age");
     }
 }

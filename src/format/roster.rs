@@ -3,6 +3,8 @@
 //! The repository id is the hash of the root key, so that a pinned id is enough to check any
 //! roster; no other key is ever taken from anywhere but a checked roster.
 
+mod read;
+
 use std::fmt::Write;
 use std::str::FromStr;
 
@@ -10,8 +12,9 @@ use crate::crypto::ids::{content_hash, repository_id};
 use crate::crypto::recipient::NativeRecipient;
 use crate::crypto::signature::{SigningKey, VerifyingKey};
 use crate::format::limits::{FORMAT_NUMBER, PACK_BYTES_MAX, PACK_BYTES_MIN};
+use crate::format::roster::read::{RosterReader, read_format};
 use crate::format::signed_text::{
-    Distinct, Line, Once, SignedBody, SignedText, TextError, TextKind, VerifiedText, check_link,
+    Line, SignedBody, SignedText, TextError, TextKind, VerifiedText, check_link,
 };
 use crate::id::{ActorId, ContentHash, DomainId, ObjectId, RepositoryId};
 
@@ -316,7 +319,7 @@ impl SignedBody for Roster {
         if let Some(line) = lines.iter().find(|line| line.key == "crit format") {
             read_format(line)?;
         }
-        let mut reader = Reader::new();
+        let mut reader = RosterReader::new();
         for line in lines {
             reader.line(line)?;
         }
@@ -354,168 +357,248 @@ impl Roster {
     }
 }
 
-struct Reader {
-    repository: Once<RepositoryId>,
-    seq: Once<u64>,
-    prev: Once<ObjectId>,
-    root: Once<VerifyingKey>,
-    format: Once<()>,
-    pack_bytes: Once<u64>,
-    retention_floor_seconds: Once<u64>,
-    grace_seconds: Once<u64>,
-    epochs: Vec<Epoch>,
-    epoch_numbers: Distinct<u32>,
-    domains: Vec<DomainId>,
-    domain_ids: Distinct<DomainId>,
-    writers: Vec<WriterEntry>,
-    maintainers: Vec<MaintainerEntry>,
-    verifiers: Vec<VerifierEntry>,
-    actor_ids: Distinct<ActorId>,
-    recovery: Vec<RecoveryFile>,
-    recovery_names: Distinct<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::ids::object_id;
+    use crate::crypto::recipient::ReadIdentity;
+    use crate::crypto::secret::Secret32;
+    use crate::format::signed_text::NO_PREVIOUS;
+    use crate::format::signed_text::tests::{key, message_of, refuses_every_change, sign_lines};
 
-impl Reader {
-    fn new() -> Self {
-        Self {
-            repository: Once::new("repository"),
-            seq: Once::new("seq"),
-            prev: Once::new("prev"),
-            root: Once::new("root"),
-            format: Once::new("crit format"),
-            pack_bytes: Once::new("crit pack-bytes"),
-            retention_floor_seconds: Once::new("retention-floor-seconds"),
-            grace_seconds: Once::new("grace-seconds"),
-            epochs: Vec::new(),
-            epoch_numbers: Distinct::new("epoch"),
-            domains: Vec::new(),
-            domain_ids: Distinct::new("domain"),
-            writers: Vec::new(),
-            maintainers: Vec::new(),
-            verifiers: Vec::new(),
-            actor_ids: Distinct::new("the id of an actor"),
-            recovery: Vec::new(),
-            recovery_names: Distinct::new("recovery"),
+    const ROOT: u8 = 1;
+    const GOLDEN: &str = "holdfast-roster v1
+repository 83561adb398fd87f8e7ed8331bff2fcb945733cc3012879cb9fab07928667062
+seq 1
+prev 0000000000000000000000000000000000000000000000000000000000000000
+root ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+crit format 1
+crit pack-bytes 33554432
+epoch 1 retired e56b8794deaced3b17ab31b5845189b3a751a9b3ace96878d3ba163c0d1052df
+epoch 2 active b08dee0bbacfbe9311601a30cac72db8262cbae13a2c668b41692943d270f4bf
+domain d0d0d0d0d0d0d0d0
+domain d1d1d1d1d1d1d1d1
+writer 0202020202020202 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU domain d0d0d0d0d0d0d0d0 from 3
+writer 0303030303030303 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO1JKMYo0cLG6ukDOJBZlWEpWSc6XGP5NjbBRhSshzfR domain d0d0d0d0d0d0d0d0 from 3 revoked-after 9
+maintainer 0404040404040404 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMqTrBcFGHBx1nuDx/8O/oEI6OxFMFdddyaHkzPb2r58 age10azzld8ve8wkehjxxkypl03tksemv7cqfy6ugvcdy83k76q6pcfq62ygf7
+verifier 0505050505050505 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG56HN0psLeP0Tr0xVmP7/TvKpcWbjym8uT7/M2AUFvx
+retention-floor-seconds 86400
+grace-seconds 259200
+recovery restore.py cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
+";
+    const GOLDEN_ID: &str = "89b1526d36fe13961095bf360a04a1ae6c724a6d6b967b667a0e8f772f5ee489";
+
+    fn recipient(number: u8) -> NativeRecipient {
+        ReadIdentity::from_secret(&Secret32::from_bytes(&[number; 32])).recipient()
+    }
+
+    fn writer(number: u8, revoked_after: Option<u64>) -> WriterEntry {
+        let key = key(number).verifying_key();
+        let domain = DomainId([0xd0; 8]);
+        WriterEntry { id: ActorId([number; 8]), key, domain, from: 3, revoked_after }
+    }
+
+    fn roster() -> Roster {
+        let root = key(ROOT).verifying_key();
+        let retired = Epoch { state: EpochState::Retired, ..Epoch::active(1, &recipient(20)) };
+        let (id, key_4) = (ActorId([4; 8]), key(4).verifying_key());
+        Roster {
+            repository: repository_id(&root),
+            seq: 1,
+            prev: NO_PREVIOUS,
+            root,
+            pack_bytes: 33_554_432,
+            epochs: vec![retired, Epoch::active(2, &recipient(21))],
+            domains: vec![DomainId([0xd0; 8]), DomainId([0xd1; 8])],
+            writers: vec![writer(2, None), writer(3, Some(9))],
+            maintainers: vec![MaintainerEntry { id, key: key_4, recipient: recipient(22) }],
+            verifiers: vec![VerifierEntry { id: ActorId([5; 8]), key: key(5).verifying_key() }],
+            retention_floor_seconds: 86_400,
+            grace_seconds: 259_200,
+            recovery: vec![RecoveryFile {
+                name: "restore.py".parse().unwrap(),
+                hash: ContentHash([0xcc; 32]),
+            }],
         }
     }
 
-    fn line(&mut self, line: &Line<'_>) -> Result<(), TextError> {
-        let number = || line.words().and_then(|[word]| line.number(word));
-        match line.key {
-            "repository" => self.repository.set(line, line.only("a repository was expected")?),
-            "seq" => self.seq.set(line, line.only_sequence()?),
-            "prev" => self.prev.set(line, line.only("a hash was expected")?),
-            "root" => self.root.set(line, line.value(line.rest, "a key was expected")?),
-            "crit format" => self.format.set(line, read_format(line)?),
-            "crit pack-bytes" => self.pack_bytes.set(line, number()?),
-            "retention-floor-seconds" => self.retention_floor_seconds.set(line, number()?),
-            "grace-seconds" => self.grace_seconds.set(line, number()?),
-            "epoch" => self.epoch(line),
-            "domain" => self.domain(line),
-            "writer" => self.writer(line),
-            "maintainer" => self.maintainer(line),
-            "verifier" => self.verifier(line),
-            "recovery" => self.recovery(line),
-            _ => Ok(()),
+    fn pinned() -> RepositoryId {
+        roster().repository
+    }
+
+    #[test]
+    fn golden_text() {
+        let stored = roster().encode_and_sign(&key(ROOT)).unwrap();
+        assert_eq!(message_of(&stored), GOLDEN);
+        assert_eq!(object_id(&stored).to_string(), GOLDEN_ID);
+        assert_eq!(Roster::open(&stored, pinned()), Ok(roster()));
+    }
+
+    #[test]
+    fn no_change_is_accepted() {
+        let stored = roster().encode_and_sign(&key(ROOT)).unwrap();
+        refuses_every_change(&stored, |stored| Roster::open(stored, pinned()).is_ok());
+    }
+
+    /// The golden text with one part replaced, properly signed by the root key.
+    fn changed(from: &str, to: &str) -> Result<Roster, TextError> {
+        let text = GOLDEN.replacen(from, to, 1);
+        assert_ne!(text, GOLDEN, "{from}");
+        Roster::open(&sign_lines(TextKind::Roster, &key(ROOT), &text), pinned())
+    }
+
+    #[test]
+    fn another_signer_kind_or_repository_is_refused() {
+        let by_another = sign_lines(TextKind::Roster, &key(2), GOLDEN);
+        let as_commit = sign_lines(TextKind::Commit, &key(ROOT), GOLDEN);
+        for stored in [by_another, as_commit] {
+            let error = Roster::open(&stored, pinned()).unwrap_err();
+            assert!(matches!(error, TextError::Signature(_)), "{error}");
+        }
+        // Somebody else's repository, complete and properly signed.
+        let root = key(9).verifying_key();
+        let other = Roster { repository: repository_id(&root), root, ..roster() };
+        let stored = other.encode_and_sign(&key(9)).unwrap();
+        let actual = other.repository;
+        let error = Roster::open(&stored, pinned()).unwrap_err();
+        assert_eq!(error, TextError::WrongRepository { expected: pinned(), actual });
+        let lying = Roster { repository: pinned(), ..other };
+        assert!(lying.encode_and_sign(&key(9)).is_err());
+    }
+
+    #[test]
+    fn unknown_lines_are_ignored_unless_critical() {
+        assert_eq!(changed("crit format", "new thing 1\ncrit format"), Ok(roster()));
+        let unsupported = [
+            ("crit format", "crit thing 1\ncrit format", "thing"),
+            ("crit format 1", "crit format 2", "format 2"),
+            ("holdfast-roster v1", "holdfast-roster v2", "version 2"),
+            // Newer, and with lines of another shape: newer counts.
+            ("seq 1\n", "seq one\ncrit thing 1\n", "thing"),
+        ];
+        for (from, to, expected) in unsupported {
+            let error = changed(from, to).unwrap_err();
+            assert!(
+                matches!(&error, TextError::Unsupported { what, .. } if what == expected),
+                "{to}: {error}"
+            );
+        }
+        let newer = GOLDEN.replace("crit format 1", "crit format 2").replace("seq 1\n", "seq\n");
+        let stored = sign_lines(TextKind::Roster, &key(ROOT), &newer);
+        let error = Roster::open(&stored, pinned()).unwrap_err();
+        assert!(matches!(error, TextError::Unsupported { .. }), "{error}");
+    }
+
+    #[test]
+    fn every_fixed_line_stands_once() {
+        let repeatable = ["epoch", "domain", "writer", "maintainer", "verifier", "recovery"];
+        for line in GOLDEN.split_inclusive('\n').skip(1) {
+            let error = changed(line, &format!("{line}{line}")).unwrap_err();
+            let expected = line.starts_with("root ");
+            assert!(matches!(error, TextError::Repeated { .. }) != expected, "{line}: {error}");
+            if repeatable.iter().all(|key| !line.starts_with(key)) {
+                let error = changed(line, "").unwrap_err();
+                assert!(matches!(error, TextError::Missing { .. }), "{line}: {error}");
+            }
         }
     }
 
-    fn epoch(&mut self, line: &Line<'_>) -> Result<(), TextError> {
-        let [number, state, hash] = line.words()?;
-        line.sequence(number)?;
-        let number = line.number(number)?;
-        let state = match state {
-            "active" => EpochState::Active,
-            "retired" => EpochState::Retired,
-            _ => return Err(line.malformed("active or retired was expected")),
-        };
-        let recipient_hash = line.value(hash, "a hash was expected")?;
-        self.epochs.push(Epoch { number, state, recipient_hash });
-        self.epoch_numbers.add(line, number)
-    }
-
-    fn domain(&mut self, line: &Line<'_>) -> Result<(), TextError> {
-        let domain = line.only("a domain was expected")?;
-        self.domains.push(domain);
-        self.domain_ids.add(line, domain)
-    }
-
-    fn writer(&mut self, line: &Line<'_>) -> Result<(), TextError> {
-        let (fixed, revoked_after) = match line.rest.split_once(" revoked-after ") {
-            Some((fixed, last)) => (fixed, Some(line.number(last)?)),
-            None => (line.rest, None),
-        };
-        let fixed = Line { rest: fixed, ..*line };
-        let [id, kind, key, "domain", domain, "from", from] = fixed.words()? else {
-            return Err(line.malformed("domain and from were expected"));
-        };
-        let (id, key) = read_actor(line, id, kind, key)?;
-        let domain = line.value(domain, "a domain was expected")?;
-        let from = line.sequence(from)?;
-        self.writers.push(WriterEntry { id, key, domain, from, revoked_after });
-        self.actor_ids.add(line, id)
-    }
-
-    fn maintainer(&mut self, line: &Line<'_>) -> Result<(), TextError> {
-        let [id, kind, key, recipient] = line.words()?;
-        let (id, key) = read_actor(line, id, kind, key)?;
-        let recipient = line.value(recipient, "a recipient was expected")?;
-        self.maintainers.push(MaintainerEntry { id, key, recipient });
-        self.actor_ids.add(line, id)
-    }
-
-    fn verifier(&mut self, line: &Line<'_>) -> Result<(), TextError> {
-        let [id, kind, key] = line.words()?;
-        let (id, key) = read_actor(line, id, kind, key)?;
-        self.verifiers.push(VerifierEntry { id, key });
-        self.actor_ids.add(line, id)
-    }
-
-    fn recovery(&mut self, line: &Line<'_>) -> Result<(), TextError> {
-        let [name, hash] = line.words()?;
-        self.recovery_names.add(line, name.to_owned())?;
-        let name = line.value(name, "a file name was expected")?;
-        self.recovery.push(RecoveryFile { name, hash: line.value(hash, "a hash was expected")? });
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Roster, TextError> {
-        self.format.take()?;
-        Ok(Roster {
-            repository: self.repository.take()?,
-            seq: self.seq.take()?,
-            prev: self.prev.take()?,
-            root: self.root.take()?,
-            pack_bytes: self.pack_bytes.take()?,
-            epochs: self.epochs,
-            domains: self.domains,
-            writers: self.writers,
-            maintainers: self.maintainers,
-            verifiers: self.verifiers,
-            retention_floor_seconds: self.retention_floor_seconds.take()?,
-            grace_seconds: self.grace_seconds.take()?,
-            recovery: self.recovery,
-        })
-    }
-}
-
-fn read_format(line: &Line<'_>) -> Result<(), TextError> {
-    let [word] = line.words()?;
-    match line.number::<u64>(word)? {
-        FORMAT_NUMBER => Ok(()),
-        number => {
-            let what = format!("format {number}");
-            Err(TextError::Unsupported { line: line.number, what })
+    #[test]
+    fn values_out_of_form_or_range_are_refused() {
+        let table = [
+            ("seq 1", "seq 0"),
+            ("seq 1", "seq 01"),
+            ("seq 1", "seq 99999999999999999999"),
+            ("seq 1", "seq 2"),
+            ("seq 1", "seq  1"),
+            ("prev 0", "prev 1"),
+            ("prev 0", "prev "),
+            ("pack-bytes 33554432", "pack-bytes 1"),
+            ("pack-bytes 33554432", "pack-bytes 268435457"),
+            ("epoch 2 active", "epoch 2 retired"),
+            ("epoch 1 retired", "epoch 1 active"),
+            ("epoch 1 retired", "epoch 2 retired"),
+            ("epoch 1 retired", "epoch 0 retired"),
+            ("epoch 1 retired", "epoch 4294967296 retired"),
+            ("epoch 1 retired", "epoch 1 lost"),
+            ("domain d0d0d0d0d0d0d0d0\n", ""),
+            ("writer 0202020202020202", "writer 0303030303030303"),
+            ("maintainer 0404040404040404", "maintainer 0202020202020202"),
+            ("writer 02020202", "writer 0202020"),
+            ("writer 0202020202020202 ssh-ed25519", "writer 0202020202020202 ssh-rsa"),
+            ("from 3", "from 0"),
+            ("from 3", "until 3"),
+            ("from 3", "from 3 revoked-after"),
+            ("revoked-after 9", "revoked-after 9 9"),
+            (" age1", " AGE1"),
+            ("restore.py", "../restore.py"),
+            ("restore.py", ".restore"),
+            ("grace-seconds 259200", "grace-seconds -1"),
+            ("grace-seconds", "\ngrace-seconds"),
+            ("domain d1", "domain\td1"),
+        ];
+        for (from, to) in table {
+            let error = changed(from, to).unwrap_err();
+            assert!(!matches!(error, TextError::Unsupported { .. }), "{to}: {error}");
         }
     }
-}
 
-fn read_actor(
-    line: &Line<'_>,
-    id: &str,
-    kind: &str,
-    key: &str,
-) -> Result<(ActorId, VerifyingKey), TextError> {
-    let id = line.value(id, "an id was expected")?;
-    Ok((id, line.value(&format!("{kind} {key}"), "a key was expected")?))
+    #[test]
+    fn what_could_not_be_read_is_not_signed() {
+        let mut two_active = roster();
+        two_active.epochs[0].state = EpochState::Active;
+        let mut same_id = roster();
+        same_id.verifiers[0].id = same_id.writers[0].id;
+        let mut stray = roster();
+        stray.writers[0].domain = DomainId([1; 8]);
+        let late = Roster { seq: 2, ..roster() };
+        for wrong in [two_active, same_id, stray, late] {
+            assert!(wrong.encode_and_sign(&key(ROOT)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_writer_signs_within_its_range() {
+        let roster = roster();
+        let (open, revoked) = (ActorId([2; 8]), ActorId([3; 8]));
+        let table = [
+            (open, 2, false),
+            (open, 3, true),
+            (open, u64::MAX, true),
+            (revoked, 9, true),
+            (revoked, 10, false),
+            (ActorId([4; 8]), 5, false),
+            (ActorId([99; 8]), 5, false),
+        ];
+        for (id, seq, expected) in table {
+            assert_eq!(roster.writer_may_sign(id, seq), expected, "{id} {seq}");
+        }
+        assert_eq!(roster.log_key(open, 3), Some(&key(2).verifying_key()));
+        assert_eq!(roster.log_key(revoked, 10), None);
+        assert_eq!(roster.log_key(ActorId([4; 8]), 1), Some(&key(4).verifying_key()));
+        assert_eq!(roster.log_key(ActorId([5; 8]), 1), None);
+    }
+
+    #[test]
+    fn epochs_vouch_for_their_recipient() {
+        let roster = roster();
+        assert_eq!(roster.active_epoch().number, 2);
+        assert!(roster.active_epoch().has_recipient(&recipient(21)));
+        assert!(!roster.active_epoch().has_recipient(&recipient(20)));
+        assert!(roster.epoch(1).unwrap().has_recipient(&recipient(20)));
+        assert_eq!(roster.epoch(3), None);
+    }
+
+    #[test]
+    fn a_successor_names_its_predecessor() {
+        let first = roster();
+        let hash = object_id(&first.encode_and_sign(&key(ROOT)).unwrap());
+        let second = first.next(hash);
+        let stored = second.encode_and_sign(&key(ROOT)).unwrap();
+        let read = Roster::open(&stored, pinned()).unwrap();
+        assert!(first.is_followed_by(&read, hash));
+        assert!(!first.is_followed_by(&read, object_id(b"")));
+        assert!(!read.is_followed_by(&first, hash));
+        assert_eq!(Roster::object_name(read.seq), "roster/0000000000000002");
+    }
 }

@@ -20,8 +20,6 @@ use crate::id::{ObjectId, RepositoryId};
 pub const NO_PREVIOUS: ObjectId = ObjectId([0; 32]);
 /// Longest line, without its LF.
 pub const LINE_BYTES_MAX: usize = 4_096;
-/// Longest [`Remark`].
-pub const REMARK_BYTES_MAX: usize = 256;
 
 const SIGNATURE_LINE: &[u8] = b"-----BEGIN SSH";
 
@@ -246,7 +244,7 @@ fn ascii_lines<'a>(
 ) -> Result<Vec<Line<'a>>, TextError> {
     let foreign = |byte: &u8| *byte != b'\n' && !(b' '..=b'~').contains(byte);
     if let Some(at) = message.iter().position(foreign) {
-        let line = 1 + message[..at].iter().filter(|byte| **byte == b'\n').count();
+        let line = message[..=at].split(|byte| *byte == b'\n').count();
         return Err(TextError::Malformed { line, what: "a character that is not printable ASCII" });
     }
     let text = std::str::from_utf8(message).expect("printable ASCII is UTF-8");
@@ -284,7 +282,10 @@ pub(crate) fn read_lines<'a>(
     }
     match last {
         Some(Line { key: "", rest: "", .. }) => {}
-        _ => return Err(TextError::Malformed { line: read.len() + 1, what: "it has no end" }),
+        last => {
+            let line = last.map_or(1, |line| line.number);
+            return Err(TextError::Malformed { line, what: "it has no end" });
+        }
     }
     for line in &read {
         check_line(line)?;
@@ -472,38 +473,130 @@ pub(crate) fn check_link(seq: u64, prev: ObjectId) -> Result<(), TextError> {
     Err(TextError::Contradiction { what: "seq and prev do not agree on being the first" })
 }
 
-/// Words of a person at the end of a line: printable ASCII, at most [`REMARK_BYTES_MAX`], no
-/// space at either end, may be empty.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Remark(String);
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::crypto::secret::Secret32;
+    use crate::crypto::{sealed_size, small};
+    use crate::format::limits;
 
-impl Remark {
-    /// Takes any text: what is not printable ASCII becomes `?`, what is too long is cut.
-    #[must_use]
-    pub fn lossy(text: &str) -> Self {
-        let printable = |c: char| if (' '..='~').contains(&c) { c } else { '?' };
-        let kept: String = text.trim().chars().map(printable).take(REMARK_BYTES_MAX).collect();
-        Self(kept.trim().to_owned())
+    /// The key pair that a test calls by a number.
+    pub(crate) fn key(number: u8) -> SigningKey {
+        SigningKey::from_seed(&Secret32::from_bytes(&[number; 32]))
     }
 
-    /// The words.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Signs lines as they are, also those that no encoder would print.
+    pub(crate) fn sign_lines(kind: TextKind, key: &SigningKey, lines: &str) -> Vec<u8> {
+        let signature = key.sign(kind.namespace(), lines.as_bytes());
+        [lines.as_bytes(), signature.as_bytes()].concat()
     }
-}
 
-impl FromStr for Remark {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let remark = Self::lossy(text);
-        if remark.0 == text { Ok(remark) } else { Err(()) }
+    /// The message of a signed object.
+    pub(crate) fn message_of(stored: &[u8]) -> String {
+        String::from_utf8(SignedText::split(stored).unwrap().message.to_vec()).unwrap()
     }
-}
 
-impl fmt::Display for Remark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+    /// No flipped bit, no cut and no addition is accepted.
+    pub(crate) fn refuses_every_change(stored: &[u8], accepts: impl Fn(&[u8]) -> bool) {
+        assert!(accepts(stored));
+        for at in 0..stored.len() {
+            for bit in [0, 5, 7] {
+                let mut changed = stored.to_vec();
+                changed[at] ^= 1 << bit;
+                assert!(!accepts(&changed), "bit {bit} of byte {at}");
+            }
+            assert!(!accepts(&stored[..at]), "cut at {at}");
+        }
+        for added in [&b"\n"[..], b"x", stored] {
+            assert!(!accepts(&[stored, added].concat()), "added behind");
+            assert!(!accepts(&[added, stored].concat()), "added before");
+        }
+        let windows: Vec<u8> = String::from_utf8_lossy(stored).replace('\n', "\r\n").into();
+        assert!(!accepts(&windows), "CRLF");
+    }
+
+    #[test]
+    fn numbers_of_the_layer_below_are_those_of_the_format() {
+        assert_eq!(sealed_size::SEALED_BYTES_MIN, limits::SEALED_BYTES_MIN);
+        assert_eq!(u64::from(small::WINDOW_LOG_MAX), limits::WINDOW_LOG_MAX);
+    }
+
+    #[test]
+    fn a_text_is_parted_at_the_first_signature() {
+        let stored = b"a\n-----BEGIN SSH SIGNATURE-----\nb\n-----BEGIN SSH\n";
+        let text = SignedText::split(stored).unwrap();
+        assert_eq!(text.message, b"a\n");
+        assert!(text.signature.ends_with(b"-----BEGIN SSH\n"));
+        for unsigned in [&b""[..], b"a\n", b"a -----BEGIN SSH SIGNATURE-----\n"] {
+            assert_eq!(SignedText::split(unsigned).unwrap_err(), TextError::NotSigned);
+        }
+        let long = vec![b'a'; SIGNED_TEXT_BYTES_MAX as usize + 1];
+        assert!(matches!(SignedText::split(&long), Err(TextError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_claim_is_the_only_line_of_its_key() {
+        let table = [
+            ("root a b\n", Some("a b")),
+            ("x\nroot a\n", Some("a")),
+            ("root a\nroot a\n", None),
+            ("rooted a\n root a\n", None),
+            ("", None),
+        ];
+        for (message, expected) in table {
+            let stored = format!("{message}-----BEGIN SSH");
+            let text = SignedText::split(stored.as_bytes()).unwrap();
+            assert_eq!(text.claimed("root"), expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn lines_follow_the_grammar() {
+        let read = |text: &str| read_lines(text, "title", &["known"]).map(|lines| lines.len());
+        let malformed = |line, what| Err(TextError::Malformed { line, what });
+        let newer = |line, what: &str| Err(TextError::Unsupported { line, what: what.to_owned() });
+        let long = format!("title v1\nx {}\n", "y".repeat(LINE_BYTES_MAX - 1));
+        let table = [
+            ("title v1\n", Ok(0)),
+            ("title v1\na\nb c\ncrit known 1\n", Ok(3)),
+            ("", malformed(1, "another title")),
+            ("titles v1\n", malformed(1, "another title")),
+            ("title v01\n", malformed(1, "another title")),
+            ("title v2\n\n\n", newer(1, "version 2")),
+            ("title v1\n\ncrit other 1\n", newer(3, "other")),
+            ("title v1\ncrit\n", Ok(1)),
+            ("title v1\ncrit other", malformed(2, "it has no end")),
+            ("title v1", malformed(1, "it has no end")),
+            ("title v1\na", malformed(2, "it has no end")),
+            ("title v1\n\na\n", malformed(2, "it has no key")),
+            ("title v1\n a\n", malformed(2, "it has no key")),
+            ("title v1\na b\r\n", malformed(2, "a control character")),
+            (&long, malformed(2, "it is too long")),
+        ];
+        for (text, expected) in table {
+            assert_eq!(read(text), expected, "{text:.40?}");
+        }
+    }
+
+    #[test]
+    fn words_and_numbers_have_one_form() {
+        let line = |rest| Line { number: 7, key: "k", rest };
+        assert_eq!(line("a b").words(), Ok(["a", "b"]));
+        for wrong in ["a", "a b c", "a  b", "a ", " a", "", " "] {
+            assert!(line(wrong).words::<2>().is_err(), "{wrong:?}");
+        }
+        let numbers = [("0", 0), ("1", 1), ("18446744073709551615", u64::MAX)];
+        for (word, number) in numbers {
+            assert_eq!(line("").number(word), Ok(number));
+        }
+        for wrong in ["", "00", "01", "+1", "-1", "1.0", "1e3", "18446744073709551616", "\u{661}"] {
+            assert!(line("").number::<u64>(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(line("").number::<u32>("4294967296").is_err());
+        assert!(line("").sequence("0").is_err());
+        assert!(line("2026-11-23T06:38:35Z").only_time().is_ok());
+        for wrong in ["2026-11-23T06:38:35+00:00", "2026-11-23", "2026-11-23t06:38:35z", "now"] {
+            assert!(line(wrong).only_time().is_err(), "{wrong:?}");
+        }
     }
 }

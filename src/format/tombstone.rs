@@ -4,17 +4,57 @@
 //! Nothing is deleted without an intent that stood for the grace time, counted from when the store
 //! first saw the tombstone; `time` is a claim.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::str::FromStr;
 
 use jiff::Timestamp;
 
 use crate::crypto::signature::{SigningKey, VerifyingKey};
 use crate::format::commit::{ObjectName, SnapshotName};
 use crate::format::signed_text::{
-    Line, Once, Remark, RosterReference, SignedBody, SignedText, TextError, TextKind, VerifiedText,
+    Line, Once, RosterReference, SignedBody, SignedText, TextError, TextKind, VerifiedText,
     check_link,
 };
 use crate::id::{ActorId, ObjectId, RepositoryId};
+
+/// Longest [`Remark`].
+pub const REMARK_BYTES_MAX: usize = 256;
+
+/// Words of a person at the end of a line: printable ASCII, at most [`REMARK_BYTES_MAX`], no
+/// space at either end, may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Remark(String);
+
+impl Remark {
+    /// Takes any text: what is not printable ASCII becomes `?`, what is too long is cut.
+    #[must_use]
+    pub fn lossy(text: &str) -> Self {
+        let printable = |c: char| if (' '..='~').contains(&c) { c } else { '?' };
+        let kept: String = text.trim().chars().map(printable).take(REMARK_BYTES_MAX).collect();
+        Self(kept.trim().to_owned())
+    }
+
+    /// The words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Remark {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let remark = Self::lossy(text);
+        if remark.0 == text { Ok(remark) } else { Err(()) }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// One thing that a maintainer declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,4 +218,133 @@ fn read_forget(line: &Line<'_>) -> Result<Declaration, TextError> {
     };
     let snapshot = SnapshotName::read(line, snapshot)?;
     Ok(Declaration::Forget { snapshot, reason: line.value(reason, "a reason was expected")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::signed_text::NO_PREVIOUS;
+    use crate::format::signed_text::tests::{key, message_of, refuses_every_change, sign_lines};
+
+    const REPOSITORY: RepositoryId = RepositoryId([0x0f; 32]);
+    const GOLDEN: &str = "holdfast-tombstone v1
+repository 0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f
+seq 1
+prev 0000000000000000000000000000000000000000000000000000000000000000
+roster 1 cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+maintainer 0404040404040404
+time 2026-11-23T06:38:35.5Z
+forget snap/0202020202020202/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1 keep daily 7
+forget snap/0202020202020202/a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2
+recall snap/0202020202020202/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1
+intent data/a3/a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3
+withdraw data/a3/a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3
+done attest/a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4
+";
+
+    fn tombstone() -> Tombstone {
+        let id = |byte| ObjectId([byte; 32]);
+        let snapshot = |byte| SnapshotName { writer: ActorId([2; 8]), id: id(byte) };
+        let forget = |byte, reason: &str| Declaration::Forget {
+            snapshot: snapshot(byte),
+            reason: Remark::lossy(reason),
+        };
+        Tombstone {
+            repository: REPOSITORY,
+            seq: 1,
+            prev: NO_PREVIOUS,
+            roster: RosterReference { seq: 1, hash: id(0xcd) },
+            maintainer: ActorId([4; 8]),
+            time: "2026-11-23T06:38:35.5Z".parse().unwrap(),
+            declarations: vec![
+                forget(0xa1, "keep daily 7"),
+                forget(0xa2, ""),
+                Declaration::Recall(snapshot(0xa1)),
+                Declaration::Intent(ObjectName::Data(id(0xa3))),
+                Declaration::Withdraw(ObjectName::Data(id(0xa3))),
+                Declaration::Done(ObjectName::Attestation(id(0xa4))),
+            ],
+        }
+    }
+
+    fn open(stored: &[u8]) -> Result<Tombstone, TextError> {
+        Tombstone::open(stored, &key(4).verifying_key(), REPOSITORY)
+    }
+
+    fn changed(from: &str, to: &str) -> Result<Tombstone, TextError> {
+        let text = GOLDEN.replacen(from, to, 1);
+        assert_ne!(text, GOLDEN, "{from}");
+        open(&sign_lines(TextKind::Tombstone, &key(4), &text))
+    }
+
+    #[test]
+    fn golden_text() {
+        let stored = tombstone().encode_and_sign(&key(4)).unwrap();
+        assert_eq!(message_of(&stored), GOLDEN);
+        assert_eq!(open(&stored), Ok(tombstone()));
+        let text = SignedText::split(&stored).unwrap();
+        assert_eq!(Tombstone::claimed_maintainer(&text), Some(ActorId([4; 8])));
+        assert_eq!(Tombstone::object_name(2), "tomb/0000000000000002");
+    }
+
+    #[test]
+    fn no_change_is_accepted() {
+        let stored = tombstone().encode_and_sign(&key(4)).unwrap();
+        refuses_every_change(&stored, |stored| open(stored).is_ok());
+    }
+
+    #[test]
+    fn a_reason_cannot_make_a_line() {
+        let mut tombstone = tombstone();
+        let Declaration::Forget { reason, .. } = &mut tombstone.declarations[0] else { panic!() };
+        *reason = Remark::lossy("x\ndone data/a3/a3");
+        assert_eq!(open(&tombstone.encode_and_sign(&key(4)).unwrap()), Ok(tombstone));
+    }
+
+    #[test]
+    fn hostile_lines_are_refused() {
+        for fixed in ["repository", "seq", "prev", "roster", "maintainer", "time"] {
+            let error = changed(&format!("\n{fixed}"), "\nsomething").unwrap_err();
+            assert_eq!(error, TextError::Missing { field: fixed });
+            let line = GOLDEN.lines().find(|line| line.starts_with(fixed)).unwrap();
+            let error = changed(line, &format!("{line}\n{line}")).unwrap_err();
+            assert!(matches!(error, TextError::Repeated { .. }), "{fixed}: {error}");
+        }
+        let table = [
+            ("seq 1", "seq 2"),
+            ("prev 0", "prev 1"),
+            ("recall snap/", "recall refs/"),
+            ("forget snap/", "forget data/"),
+            ("daily 7", "daily 7 "),
+            ("a2\n", "a2 \n"),
+            ("keep", " keep"),
+            ("intent data/a3", "intent data/a4"),
+            ("intent data/a3/", "intent log/a3/"),
+            ("intent ", "intent x "),
+            ("done attest/a4", "done attest/"),
+        ];
+        for (from, to) in table {
+            assert!(changed(from, to).is_err(), "{to}");
+        }
+        assert_eq!(changed("recall", "observe x\nrecall"), Ok(tombstone()));
+        let error = changed("recall", "crit observe x\nrecall").unwrap_err();
+        assert!(matches!(error, TextError::Unsupported { .. }), "{error}");
+    }
+
+    #[test]
+    fn remarks_are_made_printable() {
+        let table = [
+            (" keep daily 7 ", "keep daily 7"),
+            ("two\nlines", "two?lines"),
+            ("Gr\u{fc}n", "Gr?n"),
+            ("", ""),
+        ];
+        for (text, expected) in table {
+            let remark = Remark::lossy(text);
+            assert_eq!(remark.as_str(), expected);
+            assert_eq!(expected.parse(), Ok(remark));
+        }
+        assert_eq!(Remark::lossy(&"x".repeat(1_000)).as_str().len(), REMARK_BYTES_MAX);
+        assert!("two\nlines".parse::<Remark>().is_err());
+    }
 }

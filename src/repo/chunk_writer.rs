@@ -232,6 +232,12 @@ impl ChunkWriter {
         self.assigned.get(&frame).copied()
     }
 
+    /// Frames that are sealed: all those with smaller numbers have their places.
+    #[must_use]
+    pub fn assigned_frames(&self) -> u64 {
+        self.assigned_count
+    }
+
     /// Says that frames before that number will not be asked for any more.
     pub fn release_before(&mut self, frame: u64) {
         self.released = frame;

@@ -1,1 +1,17 @@
-//! (to be written)
+//! Restoring: trees from a repository into a directory, without ever writing outside of it.
+//!
+//! [`target`] alone writes there; everything else plans and reads.
+
+mod metadata;
+mod metadata_later;
+mod metadata_object;
+pub mod target;
+mod target_dirs;
+pub mod target_error;
+pub mod target_file;
+pub mod target_options;
+pub mod target_path;
+pub mod target_place;
+mod target_remove;
+#[cfg(test)]
+mod target_tests;

@@ -27,7 +27,7 @@ use crate::store::{Entry, Put, Store, StoreError};
 /// room for the tombstones and indexes with which a prune begins.
 pub const RESERVE_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
 /// Age from which a temporary file belongs to no running process.
-const STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+const STALE_AFTER: Duration = Duration::from_hours(24);
 const FOLDER_MODE: u32 = 0o700;
 const OBJECT_MODE: u32 = 0o400;
 const RESERVE_MODE: u32 = 0o600;
@@ -124,7 +124,7 @@ impl LocalStore {
     /// [`StoreError::NoSpace`] leaves no reserve.
     pub fn ensure_reserve(&self, reserve_bytes: u64) -> Result<(), StoreError> {
         let found = statat(&self.root, RESERVE_FILE, AtFlags::SYMLINK_NOFOLLOW);
-        let found_bytes = found.map_or(0, |stat| stat.st_size as u64);
+        let found_bytes = found.map_or(0, |stat| stat.st_size.cast_unsigned());
         if found_bytes >= reserve_bytes {
             return Ok(());
         }
@@ -406,7 +406,7 @@ fn object_name(folder: &str, component: &[u8]) -> Option<String> {
 }
 
 fn object_entry(name: String, stat: &Stat) -> Entry {
-    Entry { name, size: stat.st_size as u64, first_seen: modified(stat) }
+    Entry { name, size: stat.st_size.cast_unsigned(), first_seen: modified(stat) }
 }
 
 fn is_folder(stat: &Stat) -> bool {
@@ -418,7 +418,7 @@ fn is_regular(stat: &Stat) -> bool {
 }
 
 fn modified(stat: &Stat) -> SystemTime {
-    let nanoseconds = Duration::from_nanos(stat.st_mtime_nsec as u64);
+    let nanoseconds = Duration::from_nanos(stat.st_mtime_nsec);
     let seconds = Duration::from_secs(stat.st_mtime.unsigned_abs());
     if stat.st_mtime >= 0 {
         SystemTime::UNIX_EPOCH + seconds + nanoseconds

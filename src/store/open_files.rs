@@ -25,9 +25,9 @@ impl OpenFiles {
     pub(super) fn find(&self, name: &str) -> Option<Arc<File>> {
         let mut slots = self.lock();
         slots.uses += 1;
-        let uses = slots.uses;
-        let (file, used) = slots.files.get_mut(name)?;
-        *used = uses;
+        let now = slots.uses;
+        let (file, last_use) = slots.files.get_mut(name)?;
+        *last_use = now;
         Some(Arc::clone(file))
     }
 
@@ -35,14 +35,14 @@ impl OpenFiles {
     pub(super) fn keep(&self, name: &str, file: &Arc<File>) {
         let mut slots = self.lock();
         if slots.files.len() >= OPEN_FILES_MAX && !slots.files.contains_key(name) {
-            let oldest = slots.files.iter().min_by_key(|(_, (_, used))| *used);
+            let oldest = slots.files.iter().min_by_key(|(_, (_, last_use))| *last_use);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 slots.files.remove(&oldest);
             }
         }
         slots.uses += 1;
-        let uses = slots.uses;
-        slots.files.insert(name.to_owned(), (Arc::clone(file), uses));
+        let now = slots.uses;
+        slots.files.insert(name.to_owned(), (Arc::clone(file), now));
     }
 
     /// Closes a file once its last reader is done.

@@ -65,7 +65,7 @@ impl Publisher {
                 Method::LinkNamed | Method::Rename => self.publish_named(place, write, method),
             };
             match tried {
-                Err(error) if self.is_refusal_of_method(&error) && method < Method::Rename => {
+                Err(error) if is_lack_of_method(&error) && method < Method::Rename => {
                     self.method.fetch_max(method as u8 + 1, Relaxed);
                 }
                 other => return other,
@@ -79,21 +79,6 @@ impl Publisher {
             1 => Method::LinkNamed,
             _ => Method::Rename,
         }
-    }
-
-    /// Whether the file system lacks the method, rather than refusing this file.
-    #[allow(clippy::unused_self)]
-    fn is_refusal_of_method(&self, error: &io::Error) -> bool {
-        const LACKS: [Errno; 7] = [
-            Errno::OPNOTSUPP,
-            Errno::INVAL,
-            Errno::ISDIR,
-            Errno::NOSYS,
-            Errno::PERM,
-            Errno::NOENT,
-            Errno::MLINK,
-        ];
-        Errno::from_io_error(error).is_some_and(|errno| LACKS.contains(&errno))
     }
 
     fn publish_named(
@@ -132,6 +117,20 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Whether the file system lacks the method, rather than refusing this file.
+fn is_lack_of_method(error: &io::Error) -> bool {
+    const LACKS: [Errno; 7] = [
+        Errno::OPNOTSUPP, // no O_TMPFILE
+        Errno::ISDIR,     // kernel without O_TMPFILE
+        Errno::NOENT,     // no /proc to name the file by
+        Errno::PERM,      // no links (FAT, some network shares)
+        Errno::MLINK,
+        Errno::INVAL,
+        Errno::NOSYS,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| LACKS.contains(&errno))
 }
 
 fn publish_unnamed(place: &Place<'_>, write: &dyn Fn(&File) -> io::Result<()>) -> io::Result<Put> {
@@ -203,6 +202,8 @@ mod tests {
     use std::io::Write as _;
     use std::os::fd::AsFd as _;
 
+    use rustix::io::Errno;
+
     use super::{Method, Place, Publisher};
     use crate::store::Put;
 
@@ -237,5 +238,39 @@ mod tests {
             Publisher::new(method).publish(&place, &|_| Err(full())).unwrap_err();
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{method:?}");
         }
+    }
+
+    #[test]
+    fn a_method_that_the_file_system_lacks_is_left_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = std::fs::File::open(dir.path()).unwrap();
+        let folder = folder.as_fd();
+        let publisher = Publisher::new(Method::LinkUnnamed);
+        let place = |name| Place { temporary: folder, folder, name, mode: 0o400 };
+        let tries = std::cell::Cell::new(0);
+        let lacks_links = |mut file: &std::fs::File| {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { Err(Errno::PERM.into()) } else { file.write_all(b"x") }
+        };
+        assert_eq!(publisher.publish(&place("a"), &lacks_links).unwrap(), Put::Created);
+        assert_eq!((publisher.method(), tries.get()), (Method::Rename, 3));
+        assert_eq!(publisher.publish(&place("b"), &lacks_links).unwrap(), Put::Created);
+        assert_eq!(tries.get(), 4);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_broken_medium_is_not_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = std::fs::File::open(dir.path()).unwrap();
+        let folder = folder.as_fd();
+        let place = Place { temporary: folder, folder, name: "object", mode: 0o400 };
+        let tries = std::cell::Cell::new(0);
+        let broken = |_: &std::fs::File| {
+            tries.set(tries.get() + 1);
+            Err(Errno::IO.into())
+        };
+        Publisher::new(Method::LinkUnnamed).publish(&place, &broken).unwrap_err();
+        assert_eq!(tries.get(), 1);
     }
 }

@@ -1,1 +1,5 @@
-fn main() {}
+//! All integration tests in one binary: they go through the public interface only.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod architecture;
+mod cli;

@@ -1,0 +1,51 @@
+//! Why a backup saved nothing.
+
+use crate::index::database::IndexError;
+use crate::index::previous_tree::PreviousTreeError;
+use crate::repo::chunk_writer::WriteError;
+use crate::repo::error::RepoError;
+
+/// A run that ended without a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The repository failed.
+    #[error("the repository could not be used")]
+    Repo(#[from] RepoError),
+    /// Chunks could not be written.
+    #[error("the data could not be stored")]
+    Write(#[from] WriteError),
+    /// The local index failed.
+    #[error("the local index failed")]
+    Index(#[from] IndexError),
+    /// The local copy of the tree could not be written.
+    #[error("the local state could not be written")]
+    PreviousTree(#[from] PreviousTreeError),
+    /// A stream ended by an error, so nothing was saved.
+    #[error("the source {name} failed")]
+    Source {
+        /// Name of the stream or root.
+        name: String,
+        /// What went wrong.
+        source: crate::source::SourceError,
+    },
+    /// A root does not exist or cannot be read at all.
+    #[error("{path} cannot be backed up")]
+    Root {
+        /// The path, escaped.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Two roots or streams have one name.
+    #[error("{name} is given twice")]
+    DuplicateRoot {
+        /// The name.
+        name: String,
+    },
+    /// It was asked to stop.
+    #[error("the backup was cancelled")]
+    Cancelled,
+    /// A thread of the run ended early.
+    #[error("a thread of the run has ended unexpectedly")]
+    ThreadLost,
+}

@@ -1,0 +1,121 @@
+//! What flows from the threads that read to the thread that writes the snapshot.
+
+use std::sync::Arc;
+
+use crate::crypto::ids::{ChunkKind, DomainKeys};
+use crate::format::node::{ChunkRun, Node};
+use crate::id::{ChunkId, ContentHash};
+
+/// An entry of a tree, or a stream, with what the next run compares it with.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Path of the parent below the root.
+    pub dir: Arc<[u8]>,
+    /// The node; its content is filled in when it is known.
+    pub node: Node,
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Names of the file, where there are several.
+    pub link_count: u64,
+}
+
+/// Plain bytes cut into chunks, with their ids.
+#[derive(Debug, Default)]
+pub struct CutBytes {
+    /// The bytes, chunk after chunk.
+    pub bytes: Vec<u8>,
+    /// Id and length of each chunk.
+    pub chunks: Vec<(ChunkId, u32)>,
+}
+
+impl CutBytes {
+    /// Computes the ids of chunks of those lengths.
+    #[must_use]
+    pub fn hash(keys: &DomainKeys, bytes: Vec<u8>, lengths: &[u32]) -> Self {
+        let mut rest = &bytes[..];
+        let chunks = lengths
+            .iter()
+            .map(|length| {
+                let (chunk, after) = rest.split_at(*length as usize);
+                rest = after;
+                (keys.chunk_id(ChunkKind::Data, chunk), *length)
+            })
+            .collect();
+        Self { bytes, chunks }
+    }
+}
+
+/// Pages of a file beside those of the previous snapshot.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// Length of a page in bytes; the last of a file may be shorter.
+    pub page_bytes: u32,
+    /// Fingerprint of each page, 16 bytes.
+    pub fingerprints: Vec<u8>,
+    /// For each page whether it is the same as before.
+    pub kept: Vec<bool>,
+    /// The pages that are not, one after another.
+    pub changed: Vec<u8>,
+    /// Plain bytes of all the pages.
+    pub total_bytes: u64,
+}
+
+/// One step of a run, in the order of the tree.
+pub enum Item {
+    /// Entries whose content is known or that have none.
+    Known(Vec<(Entry, KnownContent)>),
+    /// Small files that were read as a whole.
+    Small(Vec<SmallFile>),
+    /// A large file or a stream begins.
+    Begin(Box<Entry>),
+    /// The next bytes of it.
+    Data(CutBytes),
+    /// It is cut in pages, and was in the previous snapshot: the references it had there.
+    PreviousPages(Vec<ChunkRun>),
+    /// The next pages of it.
+    Pages(Pages),
+    /// It ends.
+    End(Box<Ended>),
+    /// Something could not be read; the rest goes on.
+    Unreadable(String),
+    /// The source has failed: nothing is saved.
+    Failed(crate::backup::error::BackupError),
+}
+
+/// Content that needs no reading.
+#[derive(Debug, Clone)]
+pub enum KnownContent {
+    /// None: a directory, a link, an empty file.
+    None,
+    /// The same as in the previous snapshot.
+    Same {
+        /// Its references.
+        runs: Vec<ChunkRun>,
+        /// Its page fingerprints.
+        fingerprints: Vec<u8>,
+    },
+}
+
+/// A file that was read as a whole.
+pub struct SmallFile {
+    /// The entry; size, times and holes as they were while it was read.
+    pub entry: Entry,
+    /// Its content.
+    pub cut: CutBytes,
+    /// Whether the previous snapshot had the file.
+    pub is_known: bool,
+}
+
+/// How the reading of a large file or a stream ended.
+pub struct Ended {
+    /// The entry as it is to be stored.
+    pub entry: Entry,
+    /// BLAKE3 of the content where the reader has computed it.
+    pub hash: Option<ContentHash>,
+    /// Whether the previous snapshot had the file.
+    pub is_known: bool,
+    /// The bytes are of no use: the file is left out, with this message.
+    pub discard: Option<String>,
+}

@@ -1,0 +1,26 @@
+//! One file per command: its arguments, and what it prints.
+//!
+//! A command parses, calls the library once and prints; no rule of the repository lives here.
+
+pub mod backup;
+pub mod cat;
+pub mod check;
+pub mod completions;
+pub mod config;
+pub mod diff;
+pub mod explain;
+pub mod find;
+pub mod forget;
+pub mod init;
+pub mod key;
+pub mod ls;
+pub mod man;
+pub mod prune;
+pub mod recover;
+pub mod recovery_kit;
+pub mod repair;
+pub mod restore;
+pub mod snapshots;
+pub mod stats;
+pub mod version;
+pub mod writer;

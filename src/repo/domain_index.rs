@@ -1,0 +1,97 @@
+//! Bringing the local index of a domain up to date with the segments that commits name.
+//!
+//! A writer believes its own segments and those of maintainers; a reader, who recomputes every
+//! chunk id, takes all of the domain. A segment is entered only if it lists packs of its own
+//! commit, with the sizes that the commit says.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::crypto::recipient::Identity;
+use crate::format::commit::{Commit, ObjectName};
+use crate::format::index_segment::IndexSegment;
+use crate::format::limits;
+use crate::id::{ActorId, DomainId, ObjectId};
+use crate::index::database::IndexDatabase;
+use crate::repo::error::RepoError;
+use crate::repo::history::History;
+use crate::repo::objects::open_named;
+use crate::repo::open::Repository;
+
+/// Segments of a domain that could not be entered, and why.
+pub type SegmentFindings = Vec<RepoError>;
+
+/// Enters all segments of `domain` that the database lacks and `believes` allows.
+///
+/// # Errors
+/// Failures of the store or the database. What is wrong with a segment is returned: its chunks
+/// count as not there, and are stored anew.
+pub fn update(
+    repository: &Repository,
+    history: &History,
+    domain: DomainId,
+    identity: &Identity,
+    database: &IndexDatabase,
+    believes: impl Fn(ActorId) -> bool,
+) -> Result<SegmentFindings, RepoError> {
+    let known = database.segments()?;
+    let mut findings = SegmentFindings::new();
+    let records = history.logs.iter().filter(|(actor, _)| believes(**actor));
+    for record in records.flat_map(|(_, records)| records) {
+        for name in missing_segments(&record.commit, domain, &known, history) {
+            match read_segment(repository, &record.commit, domain, identity, &name) {
+                Ok(segment) => database.add_segment(&name.id(), &segment.packs)?,
+                Err(
+                    error @ (RepoError::Store(crate::store::StoreError::NotFound { .. })
+                    | RepoError::WrongName { .. }
+                    | RepoError::Open { .. }
+                    | RepoError::Segment { .. }
+                    | RepoError::Misplaced { .. }),
+                ) => findings.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn missing_segments(
+    commit: &Commit,
+    domain: DomainId,
+    known: &HashSet<ObjectId>,
+    history: &History,
+) -> Vec<ObjectName> {
+    let is_missing = |name: &ObjectName| {
+        matches!(name, ObjectName::Index(of, id) if *of == domain && !known.contains(id))
+            && !history.deleted.contains(name)
+    };
+    commit.puts.iter().map(|put| put.name).filter(is_missing).collect()
+}
+
+/// Reads one segment and compares it with the commit that names it.
+pub fn read_segment(
+    repository: &Repository,
+    commit: &Commit,
+    domain: DomainId,
+    identity: &Identity,
+    name: &ObjectName,
+) -> Result<IndexSegment, RepoError> {
+    let object = name.to_string();
+    let content = open_named(&*repository.store, name, &[identity], limits::INDEX_BYTES_MAX)?;
+    let segment = IndexSegment::decode(&content)
+        .map_err(|source| RepoError::Segment { object: object.clone(), source })?;
+    let owner = segment.owner;
+    let misplaced = |what| RepoError::Misplaced { object: object.clone(), what };
+    if owner.repository != repository.id || owner.writer != commit.writer || owner.domain != domain
+    {
+        return Err(misplaced("its owner is not the one that committed it"));
+    }
+    let sizes: HashMap<ObjectName, u64> =
+        commit.puts.iter().map(|put| (put.name, put.bytes)).collect();
+    let listed = |pack: &crate::format::index_segment::IndexedPack| {
+        sizes.get(&ObjectName::Data(pack.name)) == Some(&pack.size)
+    };
+    if !segment.packs.iter().all(listed) {
+        return Err(misplaced("it lists packs that its commit does not"));
+    }
+    Ok(segment)
+}

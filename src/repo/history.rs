@@ -1,0 +1,356 @@
+//! What the signed logs say: which objects exist, which snapshots, what is to be deleted.
+//!
+//! Every text is checked: name, signature, chain, and that nothing seen before is missing. What
+//! is wrong with one log is a finding; the others are read all the same.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::SystemTime;
+
+use crate::crypto::ids::object_id;
+use crate::format::commit::{Commit, ObjectName, SnapshotEntry, SnapshotName};
+use crate::format::limits;
+use crate::format::signed_text::{NO_PREVIOUS, SignedText, TextError};
+use crate::format::tombstone::{Declaration, Tombstone};
+use crate::id::{ActorId, ObjectId};
+use crate::repo::error::RepoError;
+use crate::repo::objects::refused;
+use crate::repo::open::Repository;
+use crate::repo::state::Witness;
+use crate::store::Entry;
+
+/// A commit that counts.
+#[derive(Debug, Clone)]
+pub struct CommitRecord {
+    /// What it says.
+    pub commit: Commit,
+    /// Hash of its object.
+    pub hash: ObjectId,
+    /// When the store took it in.
+    pub first_seen: SystemTime,
+}
+
+/// A snapshot that a commit names.
+#[derive(Debug, Clone)]
+pub struct SnapshotRecord {
+    /// Its name.
+    pub name: SnapshotName,
+    /// Its place in its writer's log.
+    pub seq: u64,
+    /// The writer's claim of when it was committed.
+    pub time: jiff::Timestamp,
+    /// When the store took its commit in.
+    pub first_seen: SystemTime,
+    /// The refs that its own commit named.
+    pub original: SnapshotEntry,
+    /// The newest refs, after repacks.
+    pub refs: SnapshotEntry,
+    /// When the store took in the tombstone that forgets it, while that stands.
+    pub forgotten: Option<SystemTime>,
+    /// The snapshot object has been deleted.
+    pub is_deleted: bool,
+}
+
+impl SnapshotRecord {
+    /// Whether it is listed.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.forgotten.is_none() && !self.is_deleted
+    }
+}
+
+/// All that the logs say.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Commits by log, in order.
+    pub logs: BTreeMap<ActorId, Vec<CommitRecord>>,
+    /// Snapshots, forgotten ones too, in the order of their times.
+    pub snapshots: Vec<SnapshotRecord>,
+    /// Objects that are to be deleted, with the time their tombstone was first seen.
+    pub intents: HashMap<ObjectName, SystemTime>,
+    /// Objects that have been deleted.
+    pub deleted: HashSet<ObjectName>,
+    /// Newest tombstone: sequence number and hash.
+    pub tomb: Option<(u64, ObjectId)>,
+    /// What is wrong; a repository with findings is not written to.
+    pub findings: Vec<RepoError>,
+}
+
+impl History {
+    /// Reads all logs and tombstones of a repository, and remembers the newest of each.
+    pub fn read(repository: &Repository) -> Result<Self, RepoError> {
+        let witness = repository.state.witness()?;
+        let mut history = Self::default();
+        let mut logs: BTreeMap<ActorId, Vec<(u64, Entry)>> = BTreeMap::new();
+        repository.store.list("log/", &mut |entry| {
+            if let Some((actor, seq)) = parse_log_name(&entry.name) {
+                logs.entry(actor).or_default().push((seq, entry));
+            }
+        })?;
+        for actor in witness.logs.keys().filter_map(|key| key.parse().ok()) {
+            logs.entry(actor).or_default();
+        }
+        for (actor, mut entries) in logs {
+            entries.sort_unstable_by_key(|(seq, _)| *seq);
+            history.read_log(repository, actor, &entries, &witness)?;
+        }
+        history.read_tombs(repository, &witness)?;
+        history.snapshots.sort_by_key(|record| (record.time, record.name));
+        if history.findings.is_empty() {
+            history.remember(repository)?;
+        }
+        Ok(history)
+    }
+
+    /// The first finding as an error: whoever is about to write asks this.
+    pub fn require_sound(&mut self) -> Result<(), RepoError> {
+        if self.findings.is_empty() { Ok(()) } else { Err(self.findings.remove(0)) }
+    }
+
+    /// Newest commit of a log.
+    #[must_use]
+    pub fn head(&self, actor: ActorId) -> Option<(u64, ObjectId)> {
+        let last = self.logs.get(&actor)?.last()?;
+        Some((last.commit.seq, last.hash))
+    }
+
+    /// Snapshots that are listed, in the order of their times.
+    pub fn live(&self) -> impl DoubleEndedIterator<Item = &SnapshotRecord> {
+        self.snapshots.iter().filter(|record| record.is_live())
+    }
+
+    fn remember(&self, repository: &Repository) -> Result<(), RepoError> {
+        repository.see(|witness| {
+            for (actor, records) in &self.logs {
+                if let Some(last) = records.last() {
+                    let seen = witness.logs.entry(actor.to_string()).or_default_log();
+                    if last.commit.seq > seen.0 {
+                        *seen = (last.commit.seq, last.hash);
+                    }
+                }
+            }
+            if self.tomb.map(|tomb| tomb.0) > witness.tomb.map(|tomb| tomb.0) {
+                witness.tomb = self.tomb;
+            }
+        })
+    }
+
+    fn read_log(
+        &mut self,
+        repository: &Repository,
+        actor: ActorId,
+        entries: &[(u64, Entry)],
+        witness: &Witness,
+    ) -> Result<(), RepoError> {
+        let mut prev = NO_PREVIOUS;
+        let mut next = 1;
+        for (seq, entry) in entries {
+            let object = entry.name.clone();
+            let missing = Commit::object_name(actor, next);
+            if *seq != next {
+                self.findings.push(RepoError::Rollback { what: format!("{missing} is missing") });
+                break;
+            }
+            let bytes = repository.store.get(&object, limits::SIGNED_TEXT_BYTES_MAX)?;
+            let hash = object_id(&bytes);
+            match check_commit(repository, actor, *seq, prev, &bytes) {
+                Ok(Some(commit)) => {
+                    let record = CommitRecord { commit, hash, first_seen: entry.first_seen };
+                    self.take_commit(repository, actor, record);
+                }
+                // Later than the revocation of its writer: it does not count, nor what follows.
+                Ok(None) => break,
+                Err(finding) => {
+                    self.findings.push(finding);
+                    break;
+                }
+            }
+            if let Some((seen, seen_hash)) = witness.log(actor)
+                && seen == *seq
+                && seen_hash != hash
+            {
+                self.findings.push(RepoError::Rollback { what: format!("{object} is another") });
+            }
+            (prev, next) = (hash, seq + 1);
+        }
+        let seen = witness.log(actor).map_or(0, |(seq, _)| seq);
+        if seen >= next && !self.is_reported(&Commit::object_name(actor, next)) {
+            let what = format!("{} is missing", Commit::object_name(actor, next));
+            self.findings.push(RepoError::Rollback { what });
+        }
+        Ok(())
+    }
+
+    fn is_reported(&self, object: &str) -> bool {
+        self.findings.iter().any(|finding| finding.to_string().contains(object))
+    }
+
+    fn take_commit(&mut self, repository: &Repository, actor: ActorId, record: CommitRecord) {
+        if let Some(entry) = record.commit.snapshot {
+            self.snapshots.push(SnapshotRecord {
+                name: entry.snapshot,
+                seq: record.commit.seq,
+                time: record.commit.time,
+                first_seen: record.first_seen,
+                original: entry,
+                refs: entry,
+                forgotten: None,
+                is_deleted: false,
+            });
+        }
+        let is_maintainer = repository.roster.maintainer(actor).is_some();
+        if !record.commit.relocations.is_empty() && !is_maintainer {
+            self.findings.push(RepoError::Misplaced {
+                object: Commit::object_name(actor, record.commit.seq),
+                what: "only a maintainer may relocate",
+            });
+        }
+        self.logs.entry(actor).or_default().push(record);
+    }
+
+    fn read_tombs(&mut self, repository: &Repository, witness: &Witness) -> Result<(), RepoError> {
+        self.apply_relocations(repository);
+        let mut entries = Vec::new();
+        repository.store.list("tomb/", &mut |entry| entries.push(entry))?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut prev = NO_PREVIOUS;
+        let mut next = 1;
+        for entry in entries {
+            let bytes = repository.store.get(&entry.name, limits::SIGNED_TEXT_BYTES_MAX)?;
+            match check_tomb(repository, next, prev, &entry.name, &bytes) {
+                Ok(tomb) => self.apply_tomb(&tomb, entry.first_seen),
+                Err(finding) => {
+                    self.findings.push(finding);
+                    return Ok(());
+                }
+            }
+            prev = object_id(&bytes);
+            self.tomb = Some((next, prev));
+            if witness.tomb.is_some_and(|(seq, seen)| seq == next && seen != prev) {
+                let what = format!("{} is another", entry.name);
+                self.findings.push(RepoError::Rollback { what });
+            }
+            next += 1;
+        }
+        if witness.tomb.is_some_and(|(seq, _)| seq >= next) {
+            let what = format!("{} is missing", Tombstone::object_name(next));
+            self.findings.push(RepoError::Rollback { what });
+        }
+        Ok(())
+    }
+
+    fn apply_relocations(&mut self, repository: &Repository) {
+        for (actor, records) in &self.logs {
+            if repository.roster.maintainer(*actor).is_none() {
+                continue;
+            }
+            for relocation in records.iter().flat_map(|record| &record.commit.relocations) {
+                let known = self.snapshots.iter_mut().find(|s| s.name == relocation.snapshot);
+                if let Some(snapshot) = known {
+                    snapshot.refs = *relocation;
+                }
+            }
+        }
+    }
+
+    fn apply_tomb(&mut self, tomb: &Tombstone, first_seen: SystemTime) {
+        for declaration in &tomb.declarations {
+            match declaration {
+                Declaration::Forget { snapshot, .. } => {
+                    self.set_forgotten(*snapshot, Some(first_seen));
+                }
+                Declaration::Recall(snapshot) => self.set_forgotten(*snapshot, None),
+                Declaration::Intent(name) => {
+                    self.intents.entry(*name).or_insert(first_seen);
+                }
+                Declaration::Withdraw(name) => {
+                    self.intents.remove(name);
+                }
+                Declaration::Done(name) => {
+                    self.intents.remove(name);
+                    self.deleted.insert(*name);
+                    if let ObjectName::Snapshot(writer, id) = name {
+                        self.set_deleted(SnapshotName { writer: *writer, id: *id });
+                    }
+                }
+            }
+        }
+    }
+
+    fn set_forgotten(&mut self, name: SnapshotName, when: Option<SystemTime>) {
+        if let Some(record) = self.snapshots.iter_mut().find(|record| record.name == name) {
+            record.forgotten = when;
+        }
+    }
+
+    fn set_deleted(&mut self, name: SnapshotName) {
+        if let Some(record) = self.snapshots.iter_mut().find(|record| record.name == name) {
+            record.is_deleted = true;
+        }
+    }
+}
+
+trait OrDefaultLog<'a> {
+    fn or_default_log(self) -> &'a mut (u64, ObjectId);
+}
+
+impl<'a> OrDefaultLog<'a> for std::collections::btree_map::Entry<'a, String, (u64, ObjectId)> {
+    fn or_default_log(self) -> &'a mut (u64, ObjectId) {
+        self.or_insert((0, NO_PREVIOUS))
+    }
+}
+
+fn parse_log_name(name: &str) -> Option<(ActorId, u64)> {
+    let (actor, seq) = name.strip_prefix("log/")?.split_once('/')?;
+    let seq = u64::from_str_radix(seq, 16).ok()?;
+    let actor = actor.parse().ok()?;
+    (Commit::object_name(actor, seq) == name).then_some((actor, seq))
+}
+
+/// The commit, or nothing when its writer was revoked before it.
+fn check_commit(
+    repository: &Repository,
+    actor: ActorId,
+    seq: u64,
+    prev: ObjectId,
+    bytes: &[u8],
+) -> Result<Option<Commit>, RepoError> {
+    let object = Commit::object_name(actor, seq);
+    let Some(key) = repository.roster.log_key(actor, seq) else {
+        let is_revoked = repository.roster.writer(actor).is_some();
+        return if is_revoked {
+            Ok(None)
+        } else {
+            Err(RepoError::NotInRoster { role: "writer", id: actor })
+        };
+    };
+    let commit = Commit::open(bytes, key, repository.id).map_err(refused(&object))?;
+    if commit.writer != actor || commit.seq != seq || commit.prev != prev {
+        return Err(RepoError::Chain { object });
+    }
+    Ok(Some(commit))
+}
+
+fn check_tomb(
+    repository: &Repository,
+    seq: u64,
+    prev: ObjectId,
+    object: &str,
+    bytes: &[u8],
+) -> Result<Tombstone, RepoError> {
+    if Tombstone::object_name(seq) != object {
+        let what = format!("{} is missing", Tombstone::object_name(seq));
+        return Err(RepoError::Rollback { what });
+    }
+    let text = SignedText::split(bytes).map_err(refused(object))?;
+    let missing = TextError::Missing { field: "maintainer" };
+    let id = Tombstone::claimed_maintainer(&text).ok_or(missing).map_err(refused(object))?;
+    let maintainer = repository
+        .roster
+        .maintainer(id)
+        .ok_or(RepoError::NotInRoster { role: "maintainer", id })?;
+    let tomb = Tombstone::open(bytes, &maintainer.key, repository.id).map_err(refused(object))?;
+    if tomb.seq != seq || tomb.prev != prev || tomb.maintainer != id {
+        return Err(RepoError::Chain { object: object.into() });
+    }
+    Ok(tomb)
+}
