@@ -5,6 +5,7 @@ pub mod error;
 pub mod item;
 pub mod ordered;
 pub mod page_map;
+pub mod run;
 pub mod sequencer;
 pub mod stream;
 pub mod tree_builder;
