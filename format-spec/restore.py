@@ -169,6 +169,7 @@ def check_runs(refs, packs):
 def check_node(node, packs):
     need(not any(key.startswith("!") for key in node), "a critical key is not known")
     check_runs(node.get("refs", []), packs)
+    need(0 <= node.get("depth", 0) <= 4, "too many levels of lists")
     end = -1
     for offset, length in node.get("holes", []):
         need(end < offset and length > 0 and offset + length <= node["size"], "a bad hole")
@@ -322,11 +323,13 @@ class Repository:
         need(at > 0, name + " is not signed")
         return data, data[:at], data[at:]
 
-    def is_signed(self, name, kind, message, signature, keys):
+    def is_signed(self, kind, message, signature, key):
+        if key is None:
+            return False
         if not shutil.which("ssh-keygen"):
             warn("no ssh-keygen on PATH: signatures are NOT checked")
             return True
-        signers = self.private("signers", "".join("holdfast %s\n" % key for key in keys))
+        signers = self.private("signers", "holdfast %s\n" % key)
         signature = self.private("signature", signature.decode("ascii"))
         return subprocess.run(
             ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "holdfast", "-n",
@@ -340,7 +343,7 @@ class Repository:
             warn(name + " does not follow the one before: something was removed or replaced")
 
     def read_rosters(self):
-        self.keys, self.revoked, previous = {}, {}, NO_PREVIOUS
+        previous = NO_PREVIOUS
         names = self.names("roster/*")
         need(names, "there is no roster: is this a repository?")
         for seq, name in enumerate(names, 1):
@@ -349,24 +352,21 @@ class Repository:
             root = dict(lines)["root"]
             key = base64.b64decode(root.split(" ")[1])[-32:]
             need(blake3(key).hex() == self.id, name + " has a root key of another repository")
-            need(self.is_signed(name, "roster", message, signature, [root]),
+            need(self.is_signed("roster", message, signature, root),
                  name + " has a wrong signature")
             self.check_link(name, dict(lines), seq, previous)
             previous = object_hash(data)
-            for kind, rest in lines:
-                if kind in ("writer", "maintainer"):
-                    words = rest.split(" ")
-                    start = int(words[6]) if kind == "writer" else 1
-                    self.keys.setdefault(words[0], []).append((start, " ".join(words[1:3])))
-            # Only the newest roster says who is revoked.
-            self.revoked = {words[0]: int(words[8]) for words in
-                            (rest.split(" ") for kind, rest in lines if kind == "writer")
-                            if len(words) == 9}
+            # Only the newest roster counts.
+            self.actors = {rest.split(" ")[0]: (kind, rest.split(" ")) for kind, rest in lines
+                           if kind in ("writer", "maintainer")}
 
-    def keys_of(self, actor, seq):
-        if seq > self.revoked.get(actor, seq):
-            return []
-        return [key for start, key in self.keys.get(actor, []) if start <= seq]
+    def key_of(self, actor, seq, kinds):
+        kind, words = self.actors.get(actor, (None, ()))
+        if kind not in kinds:
+            return None
+        if kind == "writer" and not int(words[6]) <= seq <= int((words[8:9] or [seq])[0]):
+            return None
+        return " ".join(words[1:3])
 
     def read_commits(self):
         """Puts and snapshots of every commit that counts."""
@@ -374,8 +374,8 @@ class Repository:
         for name in self.names("log/*/*"):
             writer, seq = name.split("/")[1], int(name.split("/")[2], 16)
             data, message, signature = self.split_text(name)
-            keys = self.keys_of(writer, seq)
-            if not keys or not self.is_signed(name, "commit", message, signature, keys):
+            key = self.key_of(writer, seq, ("writer", "maintainer"))
+            if not self.is_signed("commit", message, signature, key):
                 warn(name + " is left out: signed by nobody who may")
                 continue
             lines = decode_text(message, "holdfast-commit")
@@ -397,8 +397,8 @@ class Repository:
             _, message, signature = self.split_text(name)
             lines = decode_text(message, "holdfast-tombstone")
             seq, maintainer = int(name.split("/")[1], 16), dict(lines)["maintainer"]
-            keys = self.keys_of(maintainer, seq)
-            if not keys or not self.is_signed(name, "tombstone", message, signature, keys):
+            key = self.key_of(maintainer, seq, ("maintainer",))
+            if not self.is_signed("tombstone", message, signature, key):
                 warn(name + " is left out: signed by nobody who may")
                 continue
             self.check_link(name, dict(lines), seq, None)
@@ -457,12 +457,16 @@ class Repository:
             need(snapshot[key] == outer[key], "%s has another %s than its commit" % (name, key))
         return snapshot
 
+    def age_of(self, name):
+        """Orders snapshots: by claimed time, and within a second by place in the log."""
+        return self.snapshots[name]["time"].rstrip("Z"), self.snapshots[name]["seq"]
+
     def find(self, wanted):
         """Name of a snapshot object."""
         listed = [name for name in self.snapshots if name not in self.forgotten]
         if wanted == "latest":
             need(listed, "there is no snapshot")
-            return max(listed, key=lambda name: self.snapshots[name]["time"].rstrip("Z"))
+            return max(listed, key=self.age_of)
         found = [name for name in self.snapshots if name.split("/")[2].startswith(wanted)]
         need(len(found) == 1, "%d snapshots begin with %s" % (len(found), wanted))
         if found[0] in self.forgotten:
@@ -561,6 +565,7 @@ class Repository:
                     yield from self.entries(child, table, level - 1)
 
     def tree(self, root, packs):
+        need(root["levels"] <= 16, "the tree has too many levels")
         return self.entries(root["tree"], packs, root["levels"]) if "tree" in root else iter(())
 
 
@@ -687,7 +692,7 @@ class Restorer:
 
 
 def list_snapshots(repository):
-    for name in sorted(repository.snapshots, key=lambda name: repository.snapshots[name]["time"]):
+    for name in sorted(repository.snapshots, key=repository.age_of):
         if name in repository.forgotten:
             continue
         try:

@@ -22,11 +22,11 @@ use holdfast::format::index_segment::{IndexSegment, IndexedPack};
 use holdfast::format::node::{ChunkRun, Content, Node, NodeKind, UnixTime};
 use holdfast::format::pack::{FrameEntry, PackKind, PackOwner, PackTable};
 use holdfast::format::refs::{ChunkBitmap, PackUse, Refs};
-use holdfast::format::roster::{Epoch, MaintainerEntry, RecoveryFile, Roster, VerifierEntry};
 use holdfast::format::roster::WriterEntry;
-use holdfast::format::signed_text::{NO_PREVIOUS, Remark, RosterReference};
+use holdfast::format::roster::{Epoch, MaintainerEntry, RecoveryFile, Roster, VerifierEntry};
+use holdfast::format::signed_text::{NO_PREVIOUS, RosterReference};
 use holdfast::format::snapshot::{Root, Snapshot, Statistics};
-use holdfast::format::tombstone::{Declaration, Tombstone};
+use holdfast::format::tombstone::{Declaration, Remark, Tombstone};
 use holdfast::format::tree::{
     EntryKey, IndexChild, LeafBuilder, decode_index, decode_leaf, decode_list, encode_index,
     encode_list,
@@ -397,9 +397,8 @@ fn entries() -> Vec<(EntryKey, Node)> {
     let mut long = file(b"long", vec![run(3, 4, 2, None)]);
     long.content.depth = 1;
     let dir = |name: &[u8]| Node::new(NodeKind::Dir, name);
-    let at = |dir: &[u8], node: Node| {
-        (EntryKey { dir: dir.to_vec(), name: node.name.clone() }, node)
-    };
+    let at =
+        |dir: &[u8], node: Node| (EntryKey { dir: dir.to_vec(), name: node.name.clone() }, node);
     vec![
         at(b"", dir(b"a")),
         at(b"", dir(b"a-b")),
@@ -650,7 +649,8 @@ fn signed_samples() -> Vec<Vector> {
 
 fn number_samples() -> Vec<Vector> {
     let domain = HEXLOWER.encode(&std::array::from_fn::<u8, 32, _>(|i| i as u8));
-    let lengths = [0, 1, 16_384, 16_385, 100_000, 1_000_000, 33_554_432, 33_554_433, 68_719_476_737];
+    let lengths =
+        [0, 1, 16_384, 16_385, 100_000, 1_000_000, 33_554_432, 33_554_433, 68_719_476_737];
     let long = HEXLOWER.encode(&(0..3000).map(|i| (i % 251) as u8).collect::<Vec<_>>());
     let cut = |sizes: ChunkSizes| cut_points_text(&domain, "1000000", &sizes.to_string());
     vec![
