@@ -242,7 +242,7 @@ def decode_text(data, title):
     """Lines of a signed or key text as (key, rest)."""
     lines = data.decode("utf-8").split("\n")
     need(lines.pop() == "" and lines[0] == title + " v1", "not a " + title + " of version 1")
-    pairs = [tuple(line.split(" ", 1)) for line in lines[1:]]
+    pairs = [line.partition(" ")[::2] for line in lines[1:]]
     for key, rest in pairs:
         if key == "crit":
             need(rest == "format 1" or rest.startswith("pack-bytes "), "too new: " + rest)
@@ -263,6 +263,9 @@ class Repository:
         self.path, self.temporary, self.id = path, temporary, pinned
         self.decoded = collections.OrderedDict()
         self.packs, self.by_id = {}, None
+        need(self.names("roster/*"), path + " is no repository: it has no roster")
+        for identity in identities:
+            need(os.path.exists(identity), identity + " does not exist")
         self.open_operator_keys(identities)
         self.read_rosters()
         self.read_commits()
@@ -305,7 +308,9 @@ class Repository:
             need(self.id in (None, repository), name + " belongs to repository " + repository)
             self.id = repository
             reads += [rest.split(" ")[1] for key, rest in lines if key == "read"]
-        need(reads, "no file keys/operator-*.age could be opened with what was given")
+        need(reads, "no file keys/operator-*.age could be opened with " + (
+            "this identity (leave --identity out to be asked for a passphrase)" if identities
+            else "a passphrase (give --identity FILE if you have an identity)"))
         self.read_identity = self.private("read", "\n".join(reads) + "\n")
         self.index_identities = {}
         for name in self.names("keys/domain-*.age"):
@@ -344,9 +349,7 @@ class Repository:
 
     def read_rosters(self):
         previous = NO_PREVIOUS
-        names = self.names("roster/*")
-        need(names, "there is no roster: is this a repository?")
-        for seq, name in enumerate(names, 1):
+        for seq, name in enumerate(self.names("roster/*"), 1):
             data, message, signature = self.split_text(name)
             lines = decode_text(message, "holdfast-roster")
             root = dict(lines)["root"]
@@ -368,45 +371,52 @@ class Repository:
             return None
         return " ".join(words[1:3])
 
+    def each(self, pattern, read):
+        """One bad text costs itself only: what it does not name is not restored."""
+        for name in self.names(pattern):
+            try:
+                data, message, signature = self.split_text(name)
+                read(name, data, message, signature)
+            except (Refused, ValueError, KeyError) as error:
+                warn("%s is left out: %s" % (name, error))
+
     def read_commits(self):
-        """Puts and snapshots of every commit that counts."""
-        self.snapshots, self.index_names, previous = {}, [], {}
-        for name in self.names("log/*/*"):
-            writer, seq = name.split("/")[1], int(name.split("/")[2], 16)
-            data, message, signature = self.split_text(name)
-            key = self.key_of(writer, seq, ("writer", "maintainer"))
-            if not self.is_signed("commit", message, signature, key):
-                warn(name + " is left out: signed by nobody who may")
-                continue
-            lines = decode_text(message, "holdfast-commit")
-            fields = dict(lines)
-            need(fields["writer"] == writer, name + " names another writer")
-            last, link = previous.get(writer, (0, NO_PREVIOUS))
-            self.check_link(name, fields, seq, link if seq == last + 1 else "?")
-            previous[writer] = seq, object_hash(data)
-            for key, rest in lines:
-                put = rest.split(" ")[0]
-                if key == "put" and OBJECT.fullmatch(put) and put.startswith("index/"):
-                    self.index_names.append(put)
-                if key == "snapshot" and OBJECT.fullmatch(put) and put.startswith("snap/"):
-                    self.snapshots[put] = {"time": fields["time"], "writer": writer, "seq": seq}
+        """Index segments and snapshots of every commit that counts."""
+        self.snapshots, self.index_names, self.heads = {}, [], {}
+        self.each("log/*/*", self.read_commit)
+
+    def read_commit(self, name, data, message, signature):
+        writer, seq = name.split("/")[1], int(name.split("/")[2], 16)
+        key = self.key_of(writer, seq, ("writer", "maintainer"))
+        need(self.is_signed("commit", message, signature, key), "signed by nobody who may")
+        lines = decode_text(message, "holdfast-commit")
+        fields = dict(lines)
+        need(fields["writer"] == writer, "it names another writer")
+        last, link = self.heads.get(writer, (0, NO_PREVIOUS))
+        self.check_link(name, fields, seq, link if seq == last + 1 else "?")
+        self.heads[writer] = seq, object_hash(data)
+        for key, rest in lines:
+            put = rest.split(" ")[0]
+            if key == "put" and OBJECT.fullmatch(put) and put.startswith("index/"):
+                self.index_names.append(put)
+            if key == "snapshot" and OBJECT.fullmatch(put) and put.startswith("snap/"):
+                self.snapshots[put] = {"time": fields["time"], "writer": writer, "seq": seq}
 
     def read_tombstones(self):
         self.forgotten = set()
-        for name in self.names("tomb/*"):
-            _, message, signature = self.split_text(name)
-            lines = decode_text(message, "holdfast-tombstone")
-            seq, maintainer = int(name.split("/")[1], 16), dict(lines)["maintainer"]
-            key = self.key_of(maintainer, seq, ("maintainer",))
-            if not self.is_signed("tombstone", message, signature, key):
-                warn(name + " is left out: signed by nobody who may")
-                continue
-            self.check_link(name, dict(lines), seq, None)
-            for key, rest in lines:
-                if key == "forget":
-                    self.forgotten.add(rest.split(" ")[0])
-                elif key == "recall":
-                    self.forgotten.discard(rest)
+        self.each("tomb/*", self.read_tombstone)
+
+    def read_tombstone(self, name, _, message, signature):
+        lines = decode_text(message, "holdfast-tombstone")
+        seq, maintainer = int(name.split("/")[1], 16), dict(lines)["maintainer"]
+        key = self.key_of(maintainer, seq, ("maintainer",))
+        need(self.is_signed("tombstone", message, signature, key), "signed by nobody who may")
+        self.check_link(name, dict(lines), seq, None)
+        for key, rest in lines:
+            if key == "forget":
+                self.forgotten.add(rest.split(" ")[0])
+            elif key == "recall":
+                self.forgotten.discard(rest)
 
     # Sealed objects
 

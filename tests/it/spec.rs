@@ -20,8 +20,11 @@ use holdfast::crypto::ids::content_hash;
 use holdfast::crypto::recipient::ReadIdentity;
 use holdfast::format::limits;
 use holdfast::format::node::{Node, NodeKind, UnixTime};
+use holdfast::format::signed_text::NO_PREVIOUS;
+use holdfast::format::tombstone::{Declaration, Tombstone};
 use holdfast::index::previous_tree::PreviousTreeWriter;
 use holdfast::repo::create::{CreateOptions, create};
+use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
 use holdfast::repo::session::{SessionOptions, WriteSession};
 use holdfast::source::error::SourceError;
@@ -254,7 +257,7 @@ impl Written {
             pack_bytes: 1024 * 1024,
             grace_seconds: 3600,
             retention_floor_seconds: 0,
-            keep_maintainer: false,
+            keep_maintainer: true,
         };
         create(&store, &written.path("state"), &options).unwrap();
         written.backup(&store, vec![stream("dump.sql", &dump)]);
@@ -276,6 +279,29 @@ impl Written {
         let repository = Repository::open(Arc::clone(store), &self.path("state"), None).unwrap();
         let options = SessionOptions { threads: 2, level: Level(3) };
         run(repository, Arc::new(SystemClock), options, &label, roots, &Arc::default()).unwrap();
+    }
+
+    /// Takes the older snapshot off the list.
+    fn forget_first(&self) {
+        let store: Arc<dyn Store> = Arc::new(LocalStore::open(self.path("repo")).unwrap());
+        let repository = Repository::open(Arc::clone(&store), &self.path("state"), None).unwrap();
+        let maintainer = repository.state.maintainer().unwrap().unwrap().keys;
+        let history = History::read(&repository).unwrap();
+        let first = history.snapshots.iter().find(|snapshot| snapshot.seq == 1).unwrap();
+        let tombstone = Tombstone {
+            repository: repository.id,
+            seq: 1,
+            prev: NO_PREVIOUS,
+            roster: repository.roster_reference(),
+            maintainer: maintainer.id,
+            time: first.time,
+            declarations: vec![Declaration::Forget {
+                snapshot: first.name,
+                reason: "keep-last 1".parse().unwrap(),
+            }],
+        };
+        let signed = tombstone.encode_and_sign(&maintainer.key).unwrap();
+        store.put(&Tombstone::object_name(1), &signed).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -318,6 +344,7 @@ fn laid_out(node: &Node, content: &[u8]) -> Vec<u8> {
 fn check_restored(base: &Path, dir: &[u8], node: &Node, content: &[u8]) {
     let name = OsStr::from_bytes(&node.name);
     let path = base.join(OsStr::from_bytes(dir)).join(name);
+    let shown = path.display();
     let found = std::fs::symlink_metadata(&path).unwrap();
     assert_eq!(
         (found.mtime(), found.mtime_nsec()),
@@ -336,9 +363,9 @@ fn check_restored(base: &Path, dir: &[u8], node: &Node, content: &[u8]) {
             assert_eq!(std::fs::read(&path).unwrap(), b"one file");
             assert_eq!(found.nlink(), 2);
         }
-        _ => assert!(std::fs::read(&path).unwrap() == laid_out(node, content), "{path:?}"),
+        _ => assert!(std::fs::read(&path).unwrap() == laid_out(node, content), "{shown}"),
     }
-    assert_eq!(found.mode() & 0o7777, node.mode, "{path:?}");
+    assert_eq!(found.mode() & 0o7777, node.mode, "{shown}");
 }
 
 #[test]
@@ -355,6 +382,11 @@ fn restore_py_gives_back_a_tree_and_streams() {
     assert!(written.restore_py(&["cat", first, "stream:dump.sql"]) == old);
     assert!(written.restore_py(&["cat", "latest", "dump.sql"]) == written.dump);
     assert_eq!(written.restore_py(&["cat", "latest", "/srv/data/deep/er/second"]), b"one file");
+
+    written.forget_first();
+    let list = String::from_utf8(written.restore_py(&["list"])).unwrap();
+    assert_eq!(list.matches("shop@db").count(), 1, "{list}");
+    assert!(written.restore_py(&["cat", first, "dump.sql"]) == old, "forgotten, but still there");
 
     let target = written.path("target");
     written.restore_py(&["restore", "latest", target.to_str().unwrap()]);

@@ -6,7 +6,7 @@
 //! `rewrite_vectors` (ignored) makes them all; a change of a file is a change of the format.
 
 use std::collections::BTreeMap;
-use std::fmt::{Debug, Write};
+use std::fmt::{Debug, Display, Write};
 use std::path::{Path, PathBuf};
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -49,7 +49,7 @@ impl Vector {
         Self { name: format!("{object}-{name}"), headers, payload: payload.into() }
     }
 
-    fn with(mut self, key: &str, value: impl ToString) -> Self {
+    fn with(mut self, key: &str, value: impl Display) -> Self {
         self.headers.insert(key.to_owned(), value.to_string());
         self
     }
@@ -651,7 +651,7 @@ fn number_samples() -> Vec<Vector> {
     let domain = HEXLOWER.encode(&std::array::from_fn::<u8, 32, _>(|i| i as u8));
     let lengths =
         [0, 1, 16_384, 16_385, 100_000, 1_000_000, 33_554_432, 33_554_433, 68_719_476_737];
-    let long = HEXLOWER.encode(&(0..3000).map(|i| (i % 251) as u8).collect::<Vec<_>>());
+    let long = HEXLOWER.encode(&(0..3000_u16).map(|i| (i % 251) as u8).collect::<Vec<_>>());
     let cut = |sizes: ChunkSizes| cut_points_text(&domain, "1000000", &sizes.to_string());
     vec![
         Vector::new("padme", "sizes", padme_text(&lengths)),
