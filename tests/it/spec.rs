@@ -346,11 +346,7 @@ fn check_restored(base: &Path, dir: &[u8], node: &Node, content: &[u8]) {
     let path = base.join(OsStr::from_bytes(dir)).join(name);
     let shown = path.display();
     let found = std::fs::symlink_metadata(&path).unwrap();
-    assert_eq!(
-        (found.mtime(), found.mtime_nsec()),
-        (node.mtime.0, node.mtime.1.into()),
-        "{path:?}"
-    );
+    assert_eq!((found.mtime(), found.mtime_nsec()), (node.mtime.0, node.mtime.1.into()), "{shown}");
     match node.kind {
         NodeKind::Symlink => {
             let target = std::fs::read_link(&path).unwrap();
