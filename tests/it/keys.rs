@@ -114,7 +114,7 @@ fn init_needs_somebody_who_can_read() {
     let repository = host.path("repo");
     // No terminal: setsid takes it away where there is one.
     let output = Command::new("setsid")
-        .args(["--wait", env!("CARGO_BIN_EXE_holdfast"), "-r", "repo", "init"])
+        .args(["--wait", env!("CARGO_BIN_EXE_holdfast"), "-r", "./repo", "init"])
         .env_clear()
         .env("HOME", host.home.path())
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
