@@ -20,6 +20,7 @@ pub mod open_repository;
 pub mod output;
 pub mod private_file;
 pub mod progress;
+pub mod reading;
 pub mod secret_file;
 pub mod secrets;
 pub mod selector;
@@ -80,6 +81,7 @@ fn execute(cli: Cli, environment: Environment, output: &Arc<Output>) -> Result<E
     let context = Context::new(global, environment, Arc::clone(output))?;
     match command {
         Command::Config(args) => command::config::run(&args, &context),
+        Command::Backup(args) => command::backup_run::run(&args, &context),
         Command::Init(args) => command::init::run(&args, &context),
         Command::RecoveryKit(args) => command::recovery_kit::run(&args, &context),
         other => Err(CommandError::new(

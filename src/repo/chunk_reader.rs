@@ -160,11 +160,7 @@ impl ChunkReader {
     }
 }
 
-fn verify_chunk(
-    map: &PackMap,
-    kept: &mut DecodedFrame,
-    ordinal: u32,
-) -> Result<(), PackReadError> {
+fn verify_chunk(map: &PackMap, kept: &mut DecodedFrame, ordinal: u32) -> Result<(), PackReadError> {
     let index = ordinal.checked_sub(kept.first);
     let Some(known) = index.and_then(|index| kept.is_verified.get_mut(index as usize)) else {
         return Err(PackReadError::NoFrame { pack: *map.name(), frame: kept.frame });

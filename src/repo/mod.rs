@@ -18,6 +18,6 @@ pub mod read_access;
 pub mod session;
 pub mod snapshot_path;
 pub mod state;
-pub mod unlock;
 pub mod tree_reader;
+pub mod unlock;
 pub mod workers;

@@ -3,6 +3,7 @@
 //! A command parses, calls the library once and prints; no rule of the repository lives here.
 
 pub mod backup;
+pub mod backup_run;
 pub mod cat;
 pub mod check;
 pub mod completions;
