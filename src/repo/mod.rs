@@ -1,6 +1,7 @@
 //! One opened repository: keys, roster, history, packs in and out, commits.
 
 pub mod chunk_reader;
+pub mod bundle;
 pub mod chunk_writer;
 pub mod content_reader;
 pub mod create;
@@ -15,6 +16,7 @@ pub mod pack_map;
 pub mod pack_reader;
 pub mod pack_scan;
 pub mod read_access;
+pub mod roles;
 pub mod session;
 pub mod snapshot_path;
 pub mod state;
