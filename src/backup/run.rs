@@ -50,7 +50,7 @@ pub trait RootSource: Send {
     /// Opens what change detection compares with, and begins its successor.
     fn previous(
         &mut self,
-        session: &WriteSession,
+        session: &mut WriteSession,
         label: &SnapshotLabel,
     ) -> Result<Option<PreviousTreeWriter>, BackupError>;
     /// Reads everything, in order. Runs in a thread of its own.
@@ -93,7 +93,7 @@ pub fn run(
     let mut written = Vec::new();
     let mut trees = Vec::new();
     for source in &mut roots {
-        let previous = source.previous(&session, label)?;
+        let previous = source.previous(&mut session, label)?;
         let chunker = Chunker::new(gear.clone(), source.chunk_sizes());
         let (root, previous) = run_root(
             &mut session,

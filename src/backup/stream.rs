@@ -139,7 +139,7 @@ impl<R: EndingRead> RootSource for StreamRoot<R> {
 
     fn previous(
         &mut self,
-        _: &WriteSession,
+        _: &mut WriteSession,
         _: &SnapshotLabel,
     ) -> Result<Option<PreviousTreeWriter>, BackupError> {
         Ok(None)

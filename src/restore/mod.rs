@@ -2,9 +2,25 @@
 //!
 //! [`target`] alone writes there; everything else plans and reads.
 
+pub mod cat;
+mod crew;
+pub mod error;
+pub mod execute;
+mod extra;
+mod file_state;
+pub mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod hard_links;
 mod metadata;
 mod metadata_later;
 mod metadata_object;
+pub mod plan;
+mod read_ahead;
+#[cfg(test)]
+mod restore_tests;
+pub mod selection;
+pub mod tar;
 pub mod target;
 mod target_dirs;
 pub mod target_error;
@@ -15,3 +31,4 @@ pub mod target_place;
 mod target_remove;
 #[cfg(test)]
 mod target_tests;
+pub mod verify;

@@ -24,7 +24,7 @@ pub struct WindowBounds {
 
 impl Default for WindowBounds {
     fn default() -> Self {
-        Self { files: 20_000, pieces: 250_000, spanning_files: 400 }
+        Self { files: 20_000, pieces: 250_000, spanning_files: 200 }
     }
 }
 
