@@ -26,7 +26,7 @@ pub enum BackupError {
         /// Name of the stream or root.
         name: String,
         /// What went wrong.
-        source: crate::source::SourceError,
+        source: crate::source::error::SourceError,
     },
     /// A root does not exist or cannot be read at all.
     #[error("{path} cannot be backed up")]

@@ -64,24 +64,34 @@ pub struct Pages {
 
 /// One step of a run, in the order of the tree.
 pub enum Item {
-    /// Entries whose content is known or that have none.
-    Known(Vec<(Entry, KnownContent)>),
-    /// Small files that were read as a whole.
-    Small(Vec<SmallFile>),
+    /// Entries that are whole: known, small, or not to be had.
+    Batch(Vec<Step>),
     /// A large file or a stream begins.
     Begin(Box<Entry>),
+    /// The file is cut in pages, and was in the previous snapshot: the references it had there.
+    PreviousPages(Vec<ChunkRun>),
     /// The next bytes of it.
     Data(CutBytes),
-    /// It is cut in pages, and was in the previous snapshot: the references it had there.
-    PreviousPages(Vec<ChunkRun>),
     /// The next pages of it.
     Pages(Pages),
+    /// It changed while it was read: what came so far is of no use, it is read once more.
+    Again,
     /// It ends.
     End(Box<Ended>),
-    /// Something could not be read; the rest goes on.
-    Unreadable(String),
     /// The source has failed: nothing is saved.
     Failed(crate::backup::error::BackupError),
+}
+
+/// One entry of a batch.
+pub enum Step {
+    /// Its content is known, or it has none.
+    Known(Entry, KnownContent),
+    /// A small file that was read as a whole.
+    Small(SmallFile),
+    /// It could not be read; the message names it. The rest goes on.
+    Unreadable(String),
+    /// It is saved, but something about it is worth a word.
+    Warning(String),
 }
 
 /// Content that needs no reading.

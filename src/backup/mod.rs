@@ -1,11 +1,16 @@
 //! A backup run: sources in, a committed snapshot out.
 
 pub mod content;
+pub mod entry_reader;
 pub mod error;
 pub mod item;
+pub mod large_file;
 pub mod ordered;
+pub mod page_files;
 pub mod page_map;
+pub mod run;
 pub mod sequencer;
 pub mod stream;
 pub mod tree_builder;
+pub mod tree_root;
 pub mod usage;

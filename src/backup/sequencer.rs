@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::backup::content::ContentBuilder;
 use crate::backup::error::BackupError;
-use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, Pages, SmallFile};
+use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, Pages, SmallFile, Step};
 use crate::backup::page_map::{PageMap, mark_wasteful};
 use crate::backup::tree_builder::{BuiltTree, TreeBuilder};
 use crate::backup::usage::Usage;
@@ -124,28 +124,39 @@ impl<'a> Sequencer<'a> {
     /// Takes the next item.
     pub fn take(&mut self, item: Item) -> Result<(), BackupError> {
         match item {
-            Item::Known(entries) => {
-                for (entry, content) in entries {
-                    self.take_known(entry, content)?;
-                }
-            }
-            Item::Small(files) => {
-                for file in files {
-                    self.take_small(file)?;
+            Item::Batch(steps) => {
+                for step in steps {
+                    self.take_step(step)?;
                 }
             }
             Item::Begin(entry) => self.begin(*entry),
-            Item::Data(cut) => self.take_data(&cut)?,
             Item::PreviousPages(runs) => self.current().old_pages = Some(PageMap::new(runs)),
+            Item::Data(cut) => self.take_data(&cut)?,
             Item::Pages(pages) => self.take_pages(&pages)?,
-            Item::End(ended) => self.end(*ended)?,
-            Item::Unreadable(message) => {
-                self.statistics.errors += 1;
-                self.progress.warn(message);
+            Item::Again => {
+                let entry = self.current().entry.clone();
+                self.begin(entry);
             }
+            Item::End(ended) => self.end(*ended)?,
             Item::Failed(error) => return Err(error),
         }
         self.pump()
+    }
+
+    fn take_step(&mut self, step: Step) -> Result<(), BackupError> {
+        match step {
+            Step::Known(entry, content) => self.take_known(entry, content),
+            Step::Small(file) => self.take_small(file),
+            Step::Unreadable(message) => {
+                self.statistics.errors += 1;
+                self.progress.warn(message);
+                Ok(())
+            }
+            Step::Warning(message) => {
+                self.progress.warn(message);
+                Ok(())
+            }
+        }
     }
 
     fn take_known(&mut self, entry: Entry, content: KnownContent) -> Result<(), BackupError> {

@@ -6,10 +6,15 @@ use std::sync::Arc;
 use crate::backup::error::BackupError;
 use crate::backup::item::{CutBytes, Ended, Entry, Item};
 use crate::backup::ordered::Giver;
-use crate::chunker::Chunker;
+use crate::backup::run::{RootSource, SnapshotLabel};
+use crate::chunker::{ChunkSizes, Chunker};
 use crate::crypto::ids::DomainKeys;
+use crate::format::node::{Node, NodeKind};
+use crate::index::previous_tree::PreviousTreeWriter;
 use crate::progress::Progress;
+use crate::repo::session::WriteSession;
 use crate::repo::workers::Submitter;
+use crate::source::error::SourceError;
 
 /// Plain bytes that are cut and hashed as one piece of work.
 const BLOCK_BYTES: usize = 1024 * 1024;
@@ -51,7 +56,8 @@ impl Reading {
                 return Ok(true);
             }
             if self.progress.is_cancelled() {
-                return Ok(items.give(Item::Failed(BackupError::Cancelled)) && false);
+                items.give(Item::Failed(BackupError::Cancelled));
+                return Ok(false);
             }
         }
     }
@@ -63,32 +69,6 @@ impl Reading {
             slot.fill(Item::Data(CutBytes::hash(&keys, block, &lengths)));
         });
         true
-    }
-
-    /// Reads a whole stream as one entry.
-    pub fn stream(
-        &self,
-        name: &str,
-        source: &mut dyn Read,
-        chunker: &Chunker,
-        entry: Entry,
-        items: &mut Giver<Item>,
-        finish: impl FnOnce() -> Result<(), crate::source::SourceError>,
-    ) {
-        if !items.give(Item::Begin(Box::new(entry.clone()))) {
-            return;
-        }
-        let failed = |source| BackupError::Source { name: name.to_owned(), source };
-        let read = self.cut_all(source, chunker, items).map_err(crate::source::SourceError::Read);
-        let last = match read.and_then(|goes_on| finish().map(|()| goes_on)) {
-            Ok(false) => return,
-            Ok(true) => {
-                let ended = Ended { entry, hash: None, is_known: false, discard: None };
-                Item::End(Box::new(ended))
-            }
-            Err(error) => Item::Failed(failed(error)),
-        };
-        items.give(last);
     }
 }
 
@@ -119,4 +99,77 @@ fn cut(chunker: &Chunker, block: &[u8], at_end: bool) -> (Vec<u32>, usize) {
         at += length;
     }
     (lengths, at)
+}
+
+/// A byte stream as a root: standard input, or what a command prints.
+pub struct StreamRoot<R> {
+    name: String,
+    source: R,
+}
+
+/// A reader whose end can be a failure.
+pub trait EndingRead: Read + Send {
+    /// Says whether the end that was read is the real one.
+    ///
+    /// # Errors
+    /// The source has failed: what was read is no backup.
+    fn finish(&mut self) -> Result<(), SourceError>;
+}
+
+impl<R: EndingRead> StreamRoot<R> {
+    /// A stream of that name.
+    #[must_use]
+    pub fn new(name: String, source: R) -> Self {
+        Self { name, source }
+    }
+}
+
+impl<R: EndingRead> RootSource for StreamRoot<R> {
+    fn name(&self) -> String {
+        format!("stream:{}", self.name)
+    }
+
+    fn path(&self) -> Vec<u8> {
+        self.name.clone().into_bytes()
+    }
+
+    fn chunk_sizes(&self) -> ChunkSizes {
+        ChunkSizes::STREAM
+    }
+
+    fn previous(
+        &mut self,
+        _: &mut WriteSession,
+        _: &SnapshotLabel,
+    ) -> Result<Option<PreviousTreeWriter>, BackupError> {
+        Ok(None)
+    }
+
+    fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {
+        let entry = Entry {
+            dir: Arc::from([]),
+            node: Node::new(NodeKind::Stream, self.name.as_bytes()),
+            device: 0,
+            inode: 0,
+            link_count: 1,
+        };
+        if !items.give(Item::Begin(Box::new(entry.clone()))) {
+            return;
+        }
+        let read = reading.cut_all(&mut self.source, chunker, items).map_err(|source| {
+            SourceError::Io { action: "read", path: self.name.clone().into(), source }
+        });
+        // A command that failed says more than the broken read it may have caused.
+        let last = match (self.source.finish(), read) {
+            (Ok(()), Ok(true)) => {
+                let ended = Ended { entry, hash: None, is_known: false, discard: None };
+                Item::End(Box::new(ended))
+            }
+            (Ok(()), Ok(false)) => return,
+            (Err(source), _) | (Ok(()), Err(source)) => {
+                Item::Failed(BackupError::Source { name: self.name.clone(), source })
+            }
+        };
+        items.give(last);
+    }
 }

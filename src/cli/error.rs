@@ -6,8 +6,10 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use crate::cli::error_kind::known_kind;
 use crate::cli::escape::escape_text;
-use crate::cli::explain::{Explanation, repository, store, usage};
+use crate::cli::explain::{Explanation, store, usage};
+use crate::repo::error::RepoError;
 use crate::store::StoreError;
 
 /// Exit codes; stable. 0 to 3 and 10 to 12 are those of restic.
@@ -166,36 +168,25 @@ impl From<StoreError> for CommandError {
     }
 }
 
+impl From<RepoError> for CommandError {
+    fn from(error: RepoError) -> Self {
+        let this = Self::classify(&error, &usage::INTERNAL);
+        match &error {
+            RepoError::NotThere { location } => this
+                .hint(format!("holdfast init -r {location}"))
+                .hint("look whether the disk is mounted that should be there"),
+            RepoError::Unfinished { location: at } => this
+                .hint("if an init is at work there, wait; if there is a folder log, remove nothing")
+                .hint(format!(
+                    "else: rm -r {at}/keys {at}/roster {at}/recovery {at}/RECOVERY.md, and again"
+                )),
+            _ => this,
+        }
+    }
+}
+
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| Error::source(*error))
-}
-
-fn known_kind(error: &(dyn Error + 'static)) -> Option<&'static Explanation> {
-    if let Some(error) = error.downcast_ref::<StoreError>() {
-        return Some(store_kind(error));
-    }
-    let error = error.downcast_ref::<std::io::Error>()?;
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Some(&store::NO_SPACE)
-        }
-        _ => None,
-    }
-}
-
-fn store_kind(error: &StoreError) -> &'static Explanation {
-    match error {
-        StoreError::NotFound { name } if name == "FORMAT" => &repository::MISSING,
-        StoreError::NotFound { .. } => &store::OBJECT_MISSING,
-        StoreError::WrongSize { .. } => &store::OBJECT_SIZE,
-        StoreError::BadName { .. } => &usage::INTERNAL,
-        StoreError::NoSpace { .. } => &store::NO_SPACE,
-        StoreError::Refused { .. } => &store::REFUSED,
-        StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::TimedOut => {
-            &store::UNREACHABLE
-        }
-        StoreError::Io { .. } => &store::IO,
-    }
 }
 
 #[cfg(test)]

@@ -11,17 +11,21 @@ pub mod config_text;
 pub mod context;
 pub mod environment;
 pub mod error;
+pub mod error_kind;
 pub mod escape;
 pub mod explain;
 pub mod hardening;
 pub mod log;
+pub mod open_repository;
 pub mod output;
+pub mod private_file;
 pub mod progress;
 pub mod secret_file;
 pub mod secrets;
 pub mod selector;
 pub mod signals;
 pub mod table;
+pub mod terminal;
 pub mod time;
 pub mod words;
 
@@ -76,6 +80,8 @@ fn execute(cli: Cli, environment: Environment, output: &Arc<Output>) -> Result<E
     let context = Context::new(global, environment, Arc::clone(output))?;
     match command {
         Command::Config(args) => command::config::run(&args, &context),
+        Command::Init(args) => command::init::run(&args, &context),
+        Command::RecoveryKit(args) => command::recovery_kit::run(&args, &context),
         other => Err(CommandError::new(
             &usage::NOT_IN_BUILD,
             format!("this build does not have the command {}", other.name()),

@@ -1,6 +1,7 @@
 //! Refs: which packs a snapshot needs, and which chunks of each; what a prune decides by.
 //!
-//! Sealed to the maintainers, so that pruning needs no read key. JSON Lines, one pack a line.
+//! Sealed to the maintainers, so that pruning needs no read key, and with the snapshot's label, so
+//! that retention needs none either. JSON Lines, one pack a line.
 //! `format-spec/README.md`, section "Refs".
 
 use data_encoding::BASE64;
@@ -29,6 +30,9 @@ pub enum RefsError {
         /// Its number, from 1 on.
         line: usize,
     },
+    /// A snapshot with too many tags.
+    #[error("refs name {0} tags, more than a snapshot may have")]
+    Tags(usize),
 }
 
 /// One bit for each chunk of a pack.
@@ -76,6 +80,12 @@ impl ChunkBitmap {
     pub fn chunks(&self) -> u32 {
         self.chunks
     }
+
+    /// The bits: bit i of byte i/8, from the lowest, is the chunk with ordinal i.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// What a snapshot needs of one pack.
@@ -87,15 +97,30 @@ pub struct PackUse {
     pub used: ChunkBitmap,
 }
 
+/// What retention goes by: the same as in the snapshot, which a maintainer cannot open.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotLabel {
+    /// Name by which retention groups the snapshot.
+    pub source: String,
+    /// Host name, as the writer claims.
+    pub host: String,
+    /// When the run began, as the writer claims (RFC 3339).
+    pub time: String,
+    /// Tags.
+    pub tags: Vec<String>,
+}
+
 /// The packs that a snapshot needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refs {
     /// The repository.
     pub repository: RepositoryId,
-    /// Who wrote it.
+    /// Who wrote it: the snapshot's writer, or the maintainer that repacked.
     pub writer: ActorId,
-    /// Sequence number of its commit.
+    /// Sequence number of the commit that puts it.
     pub seq: u64,
+    /// The snapshot's label; none where its writer gave none.
+    pub label: Option<SnapshotLabel>,
     /// The packs, by name.
     pub packs: Vec<PackUse>,
 }
@@ -106,6 +131,41 @@ struct Header {
     repository: RepositoryId,
     writer: ActorId,
     seq: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+}
+
+impl Header {
+    fn new(refs: &Refs) -> Self {
+        let Refs { repository, writer, seq, ref label, .. } = *refs;
+        let label = label.as_ref();
+        Self {
+            refs: 1,
+            repository,
+            writer,
+            seq,
+            source: label.map(|label| label.source.clone()),
+            host: label.map(|label| label.host.clone()),
+            time: label.map(|label| label.time.clone()),
+            tags: label.map(|label| label.tags.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The label, where the source is named; the rest may be missing.
+    fn take_label(&mut self) -> Option<SnapshotLabel> {
+        Some(SnapshotLabel {
+            source: self.source.take()?,
+            host: self.host.take().unwrap_or_default(),
+            time: self.time.take().unwrap_or_default(),
+            tags: std::mem::take(&mut self.tags),
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,9 +181,7 @@ impl Refs {
     /// The object's content.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let header =
-            Header { refs: 1, repository: self.repository, writer: self.writer, seq: self.seq };
-        let mut out = json_line(&header);
+        let mut out = json_line(&Header::new(self));
         for pack in &self.packs {
             let used = pack.used.used();
             let bitmap = (used != pack.used.chunks).then(|| BASE64.encode(&pack.used.bytes));
@@ -142,13 +200,18 @@ impl Refs {
         let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let mut lines = body.split(|byte| *byte == b'\n').zip(1..);
         let (first, _) = lines.next().unwrap_or((b"", 1));
-        let header: Header =
+        let mut header: Header =
             serde_json::from_slice(first).map_err(|source| RefsError::Line { line: 1, source })?;
         if header.refs != 1 {
             return Err(RefsError::Version(header.refs));
         }
+        if header.tags.len() as u64 > limits::TAGS_PER_SNAPSHOT_MAX {
+            return Err(RefsError::Tags(header.tags.len()));
+        }
+        let label = header.take_label();
         let packs = lines.map(|(text, line)| decode_line(text, line)).collect::<Result<_, _>>()?;
-        Ok(Self { repository: header.repository, writer: header.writer, seq: header.seq, packs })
+        let Header { repository, writer, seq, .. } = header;
+        Ok(Self { repository, writer, seq, label, packs })
     }
 }
 
@@ -199,7 +262,14 @@ mod tests {
             .enumerate()
             .map(|(i, used)| PackUse { pack: ObjectId([i as u8; 32]), used })
             .collect();
-        Refs { repository: RepositoryId([1; 32]), writer: ActorId([2; 8]), seq: 7, packs }
+        let label = SnapshotLabel {
+            source: "shop".into(),
+            host: "db".into(),
+            time: "2026-11-23T01:00:00Z".into(),
+            tags: vec!["nightly".into()],
+        };
+        let (repository, writer) = (RepositoryId([1; 32]), ActorId([2; 8]));
+        Refs { repository, writer, seq: 7, label: Some(label), packs }
     }
 
     #[test]
@@ -210,7 +280,21 @@ mod tests {
     }
 
     #[test]
+    fn refs_without_a_label_are_read() {
+        let without = Refs { label: None, ..sample() };
+        let text = String::from_utf8(without.encode()).unwrap();
+        assert!(!text.contains("source"));
+        assert_eq!(Refs::decode(text.as_bytes()).unwrap(), without);
+        let only_source = text.replace("\"seq\":7", "\"seq\":7,\"source\":\"a\"");
+        let label = Refs::decode(only_source.as_bytes()).unwrap().label.unwrap();
+        assert_eq!(label, SnapshotLabel { source: "a".into(), ..SnapshotLabel::default() });
+    }
+
+    #[test]
     fn lies_are_refused() {
+        let mut many = sample();
+        many.label.as_mut().unwrap().tags = vec![String::new(); 257];
+        assert!(matches!(Refs::decode(&many.encode()), Err(RefsError::Tags(257))));
         let text = String::from_utf8(sample().encode()).unwrap();
         for (from, to) in [
             ("\"refs\":1", "\"refs\":2"),

@@ -5,7 +5,7 @@
 //! collect in memory and go to the database in sorted batches: random 32-byte keys, one by one,
 //! would rewrite a page of the B-tree each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::format::index_segment::IndexedPack;
@@ -154,6 +154,12 @@ impl ChunkLookup {
     pub fn pack_row(&self, handle: &PackHandle) -> Option<&PackRow> {
         let row = self.numbers.get(handle).and_then(|number| self.packs.get(number))?;
         self.is_visible(row).then_some(row)
+    }
+
+    /// Handles of all packs that the run can see now.
+    #[must_use]
+    pub fn visible_handles(&self) -> HashSet<PackHandle> {
+        self.packs.values().filter(|row| self.is_visible(row)).map(|row| row.handle).collect()
     }
 
     /// A visible pack with its tables.

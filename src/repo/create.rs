@@ -1,13 +1,14 @@
 //! Making a repository: all keys in one step, for one person with one machine.
 //!
 //! Order: keys, then the first roster, then FORMAT. A crash before FORMAT leaves a place that is
-//! no repository yet and that a second `create` refuses only when FORMAT is there.
+//! no repository yet, and that a second `create` refuses until the keys and the roster are removed:
+//! nothing tells it apart from a repository that has lost its FORMAT.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::crypto::ids::{DomainKeys, content_hash, repository_id};
-use crate::crypto::recipient::{ReadIdentity, Recipient};
+use crate::crypto::recipient::{NativeRecipient, ReadIdentity, Recipient};
 use crate::crypto::secret::{Secret32, random_bytes};
 use crate::crypto::signature::SigningKey;
 use crate::crypto::small::seal_text;
@@ -20,7 +21,7 @@ use crate::format::signed_text::NO_PREVIOUS;
 use crate::id::{ActorId, DomainId, RepositoryId};
 use crate::repo::error::RepoError;
 use crate::repo::state::StateDir;
-use crate::store::{Put, Store};
+use crate::store::{Put, Store, StoreError};
 
 /// The independent reader that every repository carries.
 pub const RESTORE_PY: &str = include_str!("../../format-spec/restore.py");
@@ -45,37 +46,90 @@ pub struct CreateOptions {
     pub keep_maintainer: bool,
 }
 
+/// The keys of a repository that is about to be made; nothing is stored yet.
+pub struct NewKeys {
+    root: SigningKey,
+    read: ReadIdentity,
+    maintainer: MaintainerKeys,
+    writer: WriterFile,
+}
+
+impl NewKeys {
+    /// Draws all keys; `writer_label` is the name of this host among the writers.
+    pub fn draw(writer_label: Label) -> Result<Self, RepoError> {
+        let root = SigningKey::generate()?;
+        let read = ReadIdentity::generate()?;
+        let maintainer = MaintainerKeys {
+            id: ActorId(random_bytes()?),
+            key: SigningKey::generate()?,
+            identity: ReadIdentity::generate()?,
+        };
+        let writer = WriterFile {
+            repository: repository_id(&root.verifying_key()),
+            id: ActorId(random_bytes()?),
+            key: SigningKey::generate()?,
+            name: writer_label,
+            domain: DomainId(random_bytes()?),
+            secret: Secret32::random()?,
+            epoch: 1,
+            read_recipient: read.recipient(),
+        };
+        Ok(Self { root, read, maintainer, writer })
+    }
+
+    /// The repository that they make.
+    #[must_use]
+    pub fn repository(&self) -> RepositoryId {
+        self.writer.repository
+    }
+}
+
+/// Looks that no repository is there, nor the beginning of one.
+///
+/// # Errors
+/// [`RepoError::Exists`], [`RepoError::Unfinished`].
+pub fn check_vacant(store: &dyn Store) -> Result<(), RepoError> {
+    let location = store.location();
+    match store.stat("FORMAT") {
+        Ok(_) => return Err(RepoError::Exists { location }),
+        Err(StoreError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut is_begun = false;
+    for folder in ["keys/", "roster/"] {
+        store.list(folder, &mut |_| is_begun = true)?;
+    }
+    if is_begun { Err(RepoError::Unfinished { location }) } else { Ok(()) }
+}
+
 /// Creates a repository in an empty store and makes this host its first writer.
 ///
 /// # Errors
-/// [`RepoError::Exists`] when there is one. A failure leaves no repository, but perhaps objects.
+/// As [`create_with`].
 pub fn create(
     store: &Arc<dyn Store>,
     states: &Path,
     options: &CreateOptions,
 ) -> Result<RepositoryId, RepoError> {
+    create_with(store, states, options, NewKeys::draw(options.writer_label.clone())?)
+}
+
+/// As [`create`], of keys that were drawn before: what opens the repository can then be made
+/// durable before there is anything to be opened.
+///
+/// # Errors
+/// [`RepoError::Exists`] when there is one, [`RepoError::Unfinished`] when another maker was
+/// stopped. A failure leaves no repository, but perhaps objects.
+pub fn create_with(
+    store: &Arc<dyn Store>,
+    states: &Path,
+    options: &CreateOptions,
+    keys: NewKeys,
+) -> Result<RepositoryId, RepoError> {
+    check_vacant(&**store)?;
+    let NewKeys { root, read, maintainer, writer } = keys;
+    let repository = writer.repository;
     let location = store.location();
-    if store.stat("FORMAT").is_ok() {
-        return Err(RepoError::Exists { location });
-    }
-    let root = SigningKey::generate()?;
-    let repository = repository_id(&root.verifying_key());
-    let read = ReadIdentity::generate()?;
-    let maintainer = MaintainerKeys {
-        id: ActorId(random_bytes()?),
-        key: SigningKey::generate()?,
-        identity: ReadIdentity::generate()?,
-    };
-    let writer = WriterFile {
-        repository,
-        id: ActorId(random_bytes()?),
-        key: SigningKey::generate()?,
-        name: options.writer_label.clone(),
-        domain: DomainId(random_bytes()?),
-        secret: Secret32::random()?,
-        epoch: 1,
-        read_recipient: read.recipient(),
-    };
     let roster = first_roster(&root, &read, &maintainer, &writer, options);
     let operator = OperatorKeys {
         repository,
@@ -84,9 +138,7 @@ pub fn create(
         maintainers: vec![maintainer.clone()],
     };
     for recipients in &options.operators {
-        let recipients: Vec<&Recipient> = recipients.iter().collect();
-        let sealed = seal_text(&recipients, &operator.print())?;
-        put_new(&**store, &operator_name(&sealed), &sealed)?;
+        put_operator_file(&**store, &operator, recipients)?;
     }
     put_domain_files(&**store, &writer, &read.recipient().into())?;
     put_new(&**store, "RECOVERY.md", RECOVERY_MD.as_bytes())?;
@@ -103,6 +155,19 @@ pub fn create(
     put_new(&**store, "FORMAT", format!("holdfast 1 {repository}\n").as_bytes())?;
     StateDir::remember(states, &location, repository)?;
     Ok(repository)
+}
+
+/// Seals `keys` to a set of recipients, as a key file of its own; its name.
+pub fn put_operator_file(
+    store: &dyn Store,
+    keys: &OperatorKeys,
+    recipients: &[Recipient],
+) -> Result<String, RepoError> {
+    let recipients: Vec<&Recipient> = recipients.iter().collect();
+    let sealed = seal_text(&recipients, &keys.print())?;
+    let name = operator_name(&sealed);
+    put_new(store, &name, &sealed)?;
+    Ok(name)
 }
 
 fn first_roster(
@@ -161,16 +226,31 @@ pub fn put_domain_files(
         secret: writer.secret.clone(),
         labels: vec![(writer.id, writer.name.clone())],
     };
+    put_domain_file(store, &domain, read)?;
+    put_epoch_file(store, &domain, writer.epoch, &writer.read_recipient)
+}
+
+/// Stores a domain's secret and labels for readers.
+pub fn put_domain_file(
+    store: &dyn Store,
+    domain: &DomainFile,
+    read: &Recipient,
+) -> Result<(), RepoError> {
     let sealed = seal_text(&[read], &domain.print())?;
-    put_new(store, &domain_name(writer.domain, &sealed), &sealed)?;
-    let epoch = EpochFile {
-        repository: writer.repository,
-        epoch: writer.epoch,
-        recipient: writer.read_recipient.clone(),
-    };
-    let index: Recipient = DomainKeys::derive(&writer.secret).index_recipient().into();
-    let sealed = seal_text(&[&index], &epoch.print())?;
-    put_new(store, &epoch_name(writer.epoch, writer.domain, &sealed), &sealed)
+    put_new(store, &domain_name(domain.domain, &sealed), &sealed)
+}
+
+/// Tells the writers of a domain what to seal to in an epoch.
+pub fn put_epoch_file(
+    store: &dyn Store,
+    domain: &DomainFile,
+    epoch: u32,
+    recipient: &NativeRecipient,
+) -> Result<(), RepoError> {
+    let file = EpochFile { repository: domain.repository, epoch, recipient: recipient.clone() };
+    let index: Recipient = DomainKeys::derive(&domain.secret).index_recipient().into();
+    let sealed = seal_text(&[&index], &file.print())?;
+    put_new(store, &epoch_name(epoch, domain.domain, &sealed), &sealed)
 }
 
 /// Stores an object that must not be there yet.

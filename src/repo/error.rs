@@ -30,6 +30,29 @@ pub enum RepoError {
         /// The place.
         location: String,
     },
+    /// Somebody was stopped while making one.
+    #[error("{location} holds the beginning of a repository that was never finished")]
+    Unfinished {
+        /// The place.
+        location: String,
+    },
+    /// Two hosts changed the roster at once, and the other one was first.
+    #[error("another host has written {object} meanwhile")]
+    RosterTaken {
+        /// The roster that is there now.
+        object: String,
+    },
+    /// The key file is the last one that opens the repository.
+    #[error("the last key file is not removed")]
+    LastKey,
+    /// No key file is so called, or no writer.
+    #[error("there is no {kind} {name:?}")]
+    NotFound {
+        /// `key file`, `writer`.
+        kind: &'static str,
+        /// As it was given.
+        name: String,
+    },
     /// The format is newer than this program.
     #[error("the repository has format {found:?}, this program knows `holdfast 1`")]
     FormatUnknown {

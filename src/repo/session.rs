@@ -18,7 +18,7 @@ use crate::format::index_segment::{IndexSegment, encoded_pack_bytes};
 use crate::format::keyfile::{EpochFile, WriterFile};
 use crate::format::limits;
 use crate::format::pack::PackOwner;
-use crate::format::refs::{PackUse, Refs};
+use crate::format::refs::{PackUse, Refs, SnapshotLabel};
 use crate::format::signed_text::NO_PREVIOUS;
 use crate::format::snapshot::Snapshot;
 use crate::id::{ObjectId, PackHandle};
@@ -258,7 +258,8 @@ impl WriteSession {
         let sealed = seal_small(&[&read], &snapshot.encode(), SMALL_LEVEL)?;
         let snapshot_name = put_named(store, |id| ObjectName::Snapshot(writer, id), &sealed)?;
         puts.push(PutEntry { name: snapshot_name, bytes: sealed.len() as u64 });
-        let refs = Refs { repository: self.repository.id, writer, seq: snapshot.seq, packs };
+        let (repository, seq) = (self.repository.id, snapshot.seq);
+        let refs = Refs { repository, writer, seq, label: Some(label(snapshot)), packs };
         let maintainers = self.repository.roster.maintainers.iter();
         let mut recipients: Vec<Recipient> =
             maintainers.map(|maintainer| maintainer.recipient.clone().into()).collect();
@@ -303,6 +304,15 @@ impl WriteSession {
         self.repository.see(|witness| {
             witness.logs.insert(self.keys.id.to_string(), head);
         })
+    }
+}
+
+fn label(snapshot: &Snapshot) -> SnapshotLabel {
+    SnapshotLabel {
+        source: snapshot.source.clone(),
+        host: snapshot.host.clone(),
+        time: snapshot.time.clone(),
+        tags: snapshot.tags.clone(),
     }
 }
 

@@ -103,6 +103,17 @@ impl StateDir {
         self.path.join("trees").join(&hasher.finalize().to_hex()[..32])
     }
 
+    /// The tree written last, of whatever root: for a root that has none of its own yet it may tell
+    /// of the same files under another path (a restored copy, a renamed or mounted folder).
+    #[must_use]
+    pub fn newest_tree(&self) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(self.path.join("trees")).ok()?;
+        let whole = entries.flatten().filter(|entry| entry.path().extension().is_none());
+        let dated =
+            whole.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())));
+        dated.max().map(|(_, path)| path)
+    }
+
     /// The witness; an empty one at the first time.
     pub fn witness(&self) -> Result<Witness, RepoError> {
         Ok(read_json(&self.path.join("witness.json"))?.unwrap_or_default())

@@ -95,14 +95,20 @@ impl Drop for Workers {
 }
 
 fn work(tools: &mut Tools, urgent: &Receiver<Job>, normal: &Receiver<Job>) {
+    // The urgent queue closes when the pool is dropped, whoever still holds a submitter.
     loop {
-        let job = select_biased! {
-            recv(urgent) -> job => job.or_else(|_| normal.recv()),
-            recv(normal) -> job => job.or_else(|_| urgent.recv()),
-        };
-        match job {
-            Ok(job) => job(tools),
-            Err(_) => return,
+        select_biased! {
+            recv(urgent) -> job => match job {
+                Ok(job) => job(tools),
+                Err(_) => return,
+            },
+            recv(normal) -> job => match job {
+                Ok(job) => job(tools),
+                Err(_) => match urgent.recv() {
+                    Ok(job) => job(tools),
+                    Err(_) => return,
+                },
+            },
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Where bytes come from: file trees, streams, commands. Knows nothing of repositories.
+//! Where bytes come from: file trees, standard input, commands, database directories.
+//!
+//! Nothing here knows the repository: a source yields nodes and bytes, and says what it could not
+//! read. No failure of a source is ever an end of data.
 
-/// Why a source ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// Reading failed.
-    #[error("reading failed")]
-    Read(#[source] std::io::Error),
-}
+pub mod command;
+pub mod error;
+pub mod files;
+pub mod stream;

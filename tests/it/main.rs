@@ -2,4 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod architecture;
+mod check;
 mod cli;
+mod forget;
+mod household;
+mod prune;

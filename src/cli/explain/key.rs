@@ -47,4 +47,13 @@ What to do: take at least 12 characters; four or five random words are good.";
 "The program age-plugin-NAME is not in PATH, or reported an error.
 
 What to do: install it, plug the device in, and look at its message above.";
+    NO_ROOT: "HF-KEY-011", WrongKey, "the root key is needed",
+"Writers and epochs are listed in the roster, which only the root key signs. The key given opens the
+repository for reading, but its key file does not hold the root key.
+
+What to do: give the passphrase or identity of a key file that does.";
+    NOT_FOUND: "HF-KEY-012", Usage, "no such key file",
+"No key file has an id that begins with these digits, or several have.
+
+What to do: `holdfast key list` shows the ids.";
 }

@@ -56,4 +56,29 @@ What to do: write ./NAME if a folder is meant, or add the repository to the conf
 "The index in the state folder is a cache. It is damaged, or of another version.
 
 What to do: `holdfast repair index` builds it anew; nothing is lost but time.";
+    UNFINISHED: "HF-REPO-013", Refused, "a repository was begun here and never finished",
+"There are keys or a roster, but no FORMAT object, which is written last. Either an `init` was
+stopped, or one is at work just now, or a repository has lost its FORMAT object. Nothing was changed.
+
+What to do: if there is no folder `log` beside them, nothing was ever backed up there: remove
+`keys`, `roster`, `recovery` and RECOVERY.md, and run `init` again. If there is one, put FORMAT back instead: one line,
+`holdfast 1 ` and the repository id that stands in roster/0000000000000001.";
+    ROSTER_TAKEN: "HF-REPO-014", Busy, "another host changed the roster at the same time",
+"Writers and keys are listed in the roster, a chain of signed texts. Another host was faster, and
+nothing of this change counts.
+
+What to do: look at what the other one did (`holdfast writer list`), and run the command again.";
+    NO_SUCH_WRITER: "HF-REPO-015", Usage, "no such writer",
+"No writer has this id, or name. Names are seen only with a key that opens the repository.
+
+What to do: `holdfast writer list` shows them.";
+    BUNDLE: "HF-REPO-016", Usage, "not a writer's bundle",
+"The file is not what `holdfast writer add` makes, or it was cut off.
+
+What to do: copy it again, or make another one with `holdfast writer add`.";
+    WRITER_PRESENT: "HF-REPO-017", Refused, "this host is another writer already",
+"The state folder has the keys of another writer of this repository. They are not overwritten.
+
+What to do: if this host should become the new writer, remove writer.key from the repository's
+folder in the state folder, and revoke the old one with `holdfast writer revoke`.";
 }

@@ -24,7 +24,7 @@ not, do not give it your passphrase.";
 not used.
 
 What to do: `holdfast check` lists all of them; fetch the object from a replica.";
-    NAME: "HF-TRUST-005", Findings, "an object is not what its name says",
+    NAME: "HF-TRUST-005", Rollback, "an object is not what its name says",
 "Objects are named by the hash of their bytes. This one was changed, by decay or by hand.
 
 What to do: `holdfast check --read-data` finds all of them; fetch them from a replica.";
@@ -42,4 +42,9 @@ What to do: `holdfast check --read-data` lists the snapshots concerned.";
 "A commit does not follow the one before it: an object is missing in between, or was replaced.
 
 What to do: fetch the missing one from a replica; `holdfast check` names it.";
+    MISPLACED: "HF-TRUST-009", Rollback, "an object belongs to another place",
+"What is inside an object says that it is of another writer, domain or repository than its name and
+its commit say. That does not come from decay: somebody has put it there.
+
+What to do: `holdfast check` names all of them; treat the store as hostile until you know who.";
 }
