@@ -82,9 +82,11 @@ fn execute(cli: Cli, environment: Environment, output: &Arc<Output>) -> Result<E
     match command {
         Command::Config(args) => command::config::run(&args, &context),
         Command::Backup(args) => command::backup_run::run(&args, &context),
+        Command::Cat(args) => command::restore_run::run_cat(&args, &context),
         Command::Init(args) => command::init::run(&args, &context),
         Command::Key(args) => command::key::run(&args, &context),
         Command::Writer(args) => command::writer::run(&args, &context),
+        Command::Restore(args) => command::restore_run::run(&args, &context),
         Command::RecoveryKit(args) => command::recovery_kit::run(&args, &context),
         other => Err(CommandError::new(
             &usage::NOT_IN_BUILD,

@@ -1,7 +1,7 @@
 //! One opened repository: keys, roster, history, packs in and out, commits.
 
-pub mod chunk_reader;
 pub mod bundle;
+pub mod chunk_reader;
 pub mod chunk_writer;
 pub mod content_reader;
 pub mod create;

@@ -21,6 +21,7 @@ pub mod recover;
 pub mod recovery_kit;
 pub mod repair;
 pub mod restore;
+pub mod restore_run;
 pub mod snapshots;
 pub mod stats;
 pub mod version;
