@@ -40,7 +40,11 @@ fn damage(store: &MemoryStore, kind: &str, damage: Damage) -> Option<String> {
         Damage::Truncate => store.overwrite(&victim, &bytes[..bytes.len() - 7]),
         Damage::Delete => store.delete(&victim).unwrap(),
         Damage::Swap | Damage::Replay => {
-            let other = if damage == Damage::Swap { names.get(names.len().checked_sub(2)?)? } else { &names[0] };
+            let other = if damage == Damage::Swap {
+                names.get(names.len().checked_sub(2)?)?
+            } else {
+                &names[0]
+            };
             if *other == victim {
                 return None;
             }
@@ -123,9 +127,8 @@ fn a_lost_index_segment_is_built_anew_from_the_packs() {
     assert!(has(Problem::Missing) && has(Problem::NotIndexed) && has(Problem::Reference));
     let keys = RepairKeys { read: home.reads.clone().into(), domains: &home.domains };
     let progress = Progress::default();
-    let report = home
-        .maintain(&repository, |m| repair_segments(m, &keys, false, &progress))
-        .unwrap();
+    let report =
+        home.maintain(&repository, |m| repair_segments(m, &keys, false, &progress)).unwrap();
     assert_eq!((report.unindexed, report.findings.len()), (report.indexed, 0));
     assert!(report.indexed > 0);
     let history = holdfast::repo::history::History::read(&repository).unwrap();

@@ -132,7 +132,11 @@ impl Household {
     }
 
     /// Does something as the maintainer.
-    pub fn maintain<T>(&self, repository: &Repository, work: impl FnOnce(&Maintainer<'_>) -> T) -> T {
+    pub fn maintain<T>(
+        &self,
+        repository: &Repository,
+        work: impl FnOnce(&Maintainer<'_>) -> T,
+    ) -> T {
         work(&Maintainer { repository, keys: &self.maintainer, clock: &*self.clock, reserve: None })
     }
 
@@ -200,11 +204,9 @@ impl Household {
     pub fn check(&self, repository: &Repository, keys: Keys) -> CheckReport {
         let access = self.access(repository);
         let keys = match keys {
-            Keys::All => CheckKeys {
-                access: Some(&access),
-                domains: &self.domains,
-                refs: &self.reads,
-            },
+            Keys::All => {
+                CheckKeys { access: Some(&access), domains: &self.domains, refs: &self.reads }
+            }
             Keys::None => CheckKeys::default(),
         };
         let options = CheckOptions { read_data: Some(Part::WHOLE), threads: 2 };
@@ -226,7 +228,12 @@ pub enum Keys {
 }
 
 pub fn options(repack: Repack) -> PruneOptions {
-    PruneOptions { grace: Duration::ZERO, repack, deleted_objects_max: 1000, deleted_bytes_max: u64::MAX }
+    PruneOptions {
+        grace: Duration::ZERO,
+        repack,
+        deleted_objects_max: 1000,
+        deleted_bytes_max: u64::MAX,
+    }
 }
 
 pub fn repack_all() -> Repack {

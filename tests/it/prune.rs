@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast::maintenance::error::MaintenanceError;
 use holdfast::maintenance::prune::Prune;
 use holdfast::maintenance::prune_plan::repack::Repack;
 use holdfast::maintenance::recover::recall;
 use holdfast::maintenance::repack::{RepackKeys, RepackReport, repack};
-use holdfast::maintenance::error::MaintenanceError;
 use holdfast::progress::Progress;
 use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
