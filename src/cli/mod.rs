@@ -16,6 +16,7 @@ pub mod escape;
 pub mod explain;
 pub mod hardening;
 pub mod log;
+pub mod maintaining;
 pub mod open_repository;
 pub mod output;
 pub mod private_file;
@@ -88,6 +89,12 @@ fn execute(cli: Cli, environment: Environment, output: &Arc<Output>) -> Result<E
         Command::Writer(args) => command::writer::run(&args, &context),
         Command::Restore(args) => command::restore_run::run(&args, &context),
         Command::RecoveryKit(args) => command::recovery_kit::run(&args, &context),
+        Command::Snapshots(args) => command::snapshots::run(&args, &context),
+        Command::Forget(args) => command::forget::run(&args, &context),
+        Command::Prune(args) => command::prune::run(&args, &context),
+        Command::Recover(args) => command::recover::run(&args, &context),
+        Command::Check(args) => command::check::run(&args, &context),
+        Command::Repair(args) => command::repair::run(&args, &context),
         other => Err(CommandError::new(
             &usage::NOT_IN_BUILD,
             format!("this build does not have the command {}", other.name()),
