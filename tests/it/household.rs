@@ -168,18 +168,21 @@ impl Household {
 
     /// Reads back through an index that is made for this.
     pub fn access(&self, repository: &Repository) -> Arc<ReadAccess> {
-        let history = History::read(repository).unwrap();
-        let domains = self.domains.iter().map(|(domain, keys)| {
+        self.try_access(repository).unwrap()
+    }
+
+    pub fn try_access(&self, repository: &Repository) -> Result<Arc<ReadAccess>, MaintenanceError> {
+        let history = History::read(repository)?;
+        let mut domains = Vec::new();
+        for (domain, keys) in &self.domains {
             let path = repository.state.path().join(format!("reading-{domain}.sqlite"));
-            let database = IndexDatabase::open(&path).unwrap();
+            let database = IndexDatabase::open(&path)?;
             let identity = keys.index_identity();
-            domain_index::update(repository, &history, *domain, &identity, &database, |_| true)
-                .unwrap();
-            (*domain, keys.clone(), database)
-        });
-        let domains = domains.collect();
+            domain_index::update(repository, &history, *domain, &identity, &database, |_| true)?;
+            domains.push((*domain, keys.clone(), database));
+        }
         let store = repository.store.clone();
-        Arc::new(ReadAccess::new(store, repository.id, self.reads.clone(), domains))
+        Ok(Arc::new(ReadAccess::new(store, repository.id, self.reads.clone(), domains)))
     }
 
     /// The content of a snapshot of one stream.

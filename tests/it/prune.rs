@@ -23,7 +23,7 @@ fn data_objects(store: &MemoryStore) -> usize {
 }
 
 fn repack_now(home: &Household, repository: &Repository) -> Result<RepackReport, MaintenanceError> {
-    let access = home.access(repository);
+    let access = home.try_access(repository)?;
     let progress = Progress::default();
     home.maintain(repository, |maintainer| {
         let options = options(repack_all());
@@ -66,8 +66,7 @@ fn what_nothing_needs_goes_after_two_grace_times() {
     let live: Vec<_> = history.live().collect();
     assert_eq!(live.len(), 1);
     assert_eq!(home.read(&repository, live[0]), new);
-    home.wait(GRACE);
-    home.prune(&repository).unwrap();
+    home.prune_fully();
     let last = home.prune(&repository).unwrap();
     assert_eq!((last.plan.intents.len(), last.plan.totals.waiting.objects), (0, 0));
 }

@@ -1,15 +1,32 @@
 //! `holdfast check`: verifies the repository.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
-use clap::Args;
+use std::sync::Arc;
 
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::check as kinds;
+use crate::cli::maintaining::{Asking, Keyring, failed, short};
+use crate::clock::{Clock, SystemClock};
+use crate::maintenance::check::{CheckKeys, CheckOptions, CheckReport, check};
+use crate::maintenance::checked::Coverage;
+use crate::maintenance::finding::Finding;
+use crate::progress::Progress;
+use crate::repo::error::RepoError;
+use crate::repo::history::History;
 use crate::units::Part;
+
+/// Snapshots that one finding lists as text.
+const SNAPSHOTS_SHOWN: usize = 5;
 
 const AFTER_HELP: &str = "\
 Examples:
   holdfast check                          signatures, chains, names, references
   holdfast check --read-data              read everything, too
-  holdfast check --read-data 1/30         the first thirtieth; another one every day
+  holdfast check --read-data 1/30         a thirtieth: what was not read for the longest
 
 Without a passphrase or identity everything is checked that can be checked without one.
 Exit code 4: the check ran to its end and found damage.";
@@ -24,4 +41,112 @@ pub struct CheckArgs {
     /// Sign and store an attestation of what was read
     #[arg(long, requires = "read_data")]
     pub attest: bool,
+    /// Use no key: check what can be checked without one
+    #[arg(long)]
+    pub no_key: bool,
+}
+
+/// Checks, and ends with code 4 where anything was found.
+pub fn run(args: &CheckArgs, context: &Context) -> Result<Exit, CommandError> {
+    let asking = if args.no_key { Asking::NoKey } else { Asking::Person };
+    let keyring = Keyring::open(context, asking)?;
+    if args.attest {
+        let repository = keyring.repository.id;
+        return Err(RepoError::NoKey { role: "verifier", repository }.into());
+    }
+    let history = History::read(&keyring.repository)?;
+    let access = keyring.access(&history)?;
+    let (domains, refs) = (keyring.domains(), keyring.refs_identities());
+    let keys = CheckKeys { access: access.as_ref(), domains: &domains, refs: &refs };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = CheckOptions { read_data: args.read_data, threads };
+    let progress = Arc::new(Progress::default());
+    let watch = context.watch(&progress);
+    let report = check(&keyring.repository, &SystemClock, keys, options, &progress);
+    watch.finish();
+    let report = report.map_err(failed)?;
+    print(context, &report, access.is_some());
+    if report.findings.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let what = format!("{} findings", report.findings.len());
+    Err(CommandError::new(&kinds::DAMAGE, what).hint("holdfast explain HF-CHECK-001"))
+}
+
+fn print(context: &Context, report: &CheckReport, with_key: bool) {
+    let output = &context.output;
+    for finding in &report.findings {
+        print_finding(context, finding);
+    }
+    output.line(&format!(
+        "{} objects with {} are there; {} snapshots",
+        report.objects.objects,
+        output.size(report.objects.bytes),
+        report.snapshots
+    ));
+    if report.orphans.objects > 0 {
+        let size = output.size(report.orphans.bytes);
+        output.line(&format!(
+            "{} objects with {size} belong to no commit yet",
+            report.orphans.objects
+        ));
+    }
+    if report.read.objects > 0 {
+        output.line(&format!(
+            "read {} packs with {}",
+            report.read.objects,
+            output.size(report.read.bytes)
+        ));
+    }
+    output.line(&coverage_text(&report.coverage));
+    if !with_key {
+        output.note(&format!("{} ({})", kinds::KEYLESS.title, kinds::KEYLESS.id));
+    }
+    let exit = if report.findings.is_empty() { Exit::Done } else { Exit::Findings };
+    if exit == Exit::Done {
+        output.line("no damage was found");
+    }
+    let coverage = &report.coverage;
+    output.summary(
+        exit,
+        &json!({
+            "findings": report.findings.len(), "objects": report.objects.objects,
+            "bytes": report.objects.bytes, "orphans": report.orphans.objects,
+            "orphan_bytes": report.orphans.bytes, "snapshots": report.snapshots,
+            "packs_read": report.read.objects, "bytes_read": report.read.bytes,
+            "with_key": with_key, "packs": coverage.packs, "packs_recent": coverage.recent,
+            "packs_never": coverage.never,
+        }),
+    );
+}
+
+fn print_finding(context: &Context, finding: &Finding) {
+    let output = &context.output;
+    output.line(&format!("{}: {}", finding.object, finding.what));
+    let ids: Vec<String> =
+        finding.snapshots.iter().take(SNAPSHOTS_SHOWN).map(|name| short(&name.id)).collect();
+    if !ids.is_empty() {
+        let more = finding.snapshots.len() - ids.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        output.line(&format!("  snapshots concerned: {}{more}", ids.join(", ")));
+    }
+    output.line(&format!("  try: {}", finding.problem.advice()));
+    let ids: Vec<String> = finding.snapshots.iter().map(|name| name.id.to_string()).collect();
+    output.item(&json!({
+        "object": finding.object, "problem": finding.problem, "what": finding.what,
+        "snapshots": ids, "advice": finding.problem.advice(),
+    }));
+}
+
+fn coverage_text(coverage: &Coverage) -> String {
+    let percent = coverage.recent * 100 / coverage.packs.max(1);
+    let mut text = format!("{percent} % of {} packs read in the last 30 days", coverage.packs);
+    if let Some(oldest) = coverage.oldest {
+        let age = SystemClock.now().duration_since(oldest).unwrap_or_default();
+        text.push_str(&format!(", oldest {} days ago", age.as_secs() / 86_400));
+    }
+    if coverage.never > 0 {
+        text.push_str(&format!(", {} never on this host", coverage.never));
+    }
+    text
 }

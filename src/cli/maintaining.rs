@@ -1,0 +1,181 @@
+//! What the commands that maintain a repository have in common: keys, readers, their errors.
+//!
+//! Nobody is asked for a passphrase where the keys of this host are enough.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::explain::{check, key, prune, repository as place, usage};
+use crate::cli::open_repository::{open, open_store, unlock, unlock_unasked};
+use crate::cli::selector::Candidate;
+use crate::crypto::ids::DomainKeys;
+use crate::crypto::recipient::Identity;
+use crate::format::keyfile::MaintainerKeys;
+use crate::id::DomainId;
+use crate::index::database::IndexDatabase;
+use crate::maintenance::error::MaintenanceError;
+use crate::maintenance::forget::Labelled;
+use crate::repo::domain_index;
+use crate::repo::history::History;
+use crate::repo::open::Repository;
+use crate::repo::read_access::ReadAccess;
+use crate::repo::unlock::{Unlocked, maintainer_keys};
+use crate::store::local::LocalStore;
+
+/// A repository with the keys that could be had.
+pub struct Keyring {
+    /// The repository.
+    pub repository: Repository,
+    /// What a passphrase or identity opened.
+    pub unlocked: Option<Unlocked>,
+    /// The maintainer's keys, of this host or of what was opened.
+    pub maintainer: Option<MaintainerKeys>,
+}
+
+/// Who may be asked for a passphrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// The person at the terminal, if there is one.
+    Person,
+    /// Nobody: what is named is taken.
+    Nobody,
+    /// Nobody, and what is named is not taken either.
+    NoKey,
+}
+
+impl Keyring {
+    /// Opens the repository of the arguments with what can be had.
+    ///
+    /// # Errors
+    /// As [`open`]; a key that is given and does not open the repository.
+    pub fn open(context: &Context, asking: Asking) -> Result<Self, CommandError> {
+        let repository = open(context)?;
+        let unlocked = match asking {
+            Asking::NoKey => None,
+            Asking::Nobody => unlock_unasked(context, &context.location()?, &repository)?,
+            Asking::Person => match unlock(context, &repository) {
+                Err(error) if error.id() == key::NONE.id => None,
+                other => Some(other?),
+            },
+        };
+        let maintainer = match asking {
+            Asking::NoKey => None,
+            _ => maintainer_keys(&repository, unlocked.as_ref()).ok(),
+        };
+        Ok(Self { repository, unlocked, maintainer })
+    }
+
+    /// Opens the repository for one who forgets or prunes: asks only where this host does not keep
+    /// the maintainer's keys.
+    ///
+    /// # Errors
+    /// `HF-PRUNE-004`.
+    pub fn open_for_maintainer(context: &Context) -> Result<(Self, MaintainerKeys), CommandError> {
+        let mut this = Self::open(context, Asking::Nobody)?;
+        if this.maintainer.is_none() && this.unlocked.is_none() {
+            this.unlocked = Some(unlock(context, &this.repository)?);
+        }
+        let keys = maintainer_keys(&this.repository, this.unlocked.as_ref())?;
+        Ok((this, keys))
+    }
+
+    /// Opens the repository for one who must read it.
+    ///
+    /// # Errors
+    /// `HF-KEY-001`, `-002`.
+    pub fn require_unlocked(&mut self, context: &Context) -> Result<&Unlocked, CommandError> {
+        if self.unlocked.is_none() {
+            self.unlocked = Some(unlock(context, &self.repository)?);
+        }
+        Ok(self.unlocked.as_ref().expect("it was put in above"))
+    }
+
+    /// The read identities that were opened.
+    #[must_use]
+    pub fn read_identities(&self) -> Vec<Identity> {
+        self.unlocked.as_ref().map(Unlocked::read_identities).unwrap_or_default()
+    }
+
+    /// Everything that opens refs.
+    #[must_use]
+    pub fn refs_identities(&self) -> Vec<Identity> {
+        let maintainer = self.maintainer.iter().map(|keys| keys.identity.to_identity());
+        maintainer.chain(self.read_identities()).collect()
+    }
+
+    /// Keys of the domains that were opened.
+    #[must_use]
+    pub fn domains(&self) -> Vec<(DomainId, DomainKeys)> {
+        let domains = self.unlocked.iter().flat_map(|unlocked| &unlocked.domains);
+        domains.map(|file| (file.domain, DomainKeys::derive(&file.secret))).collect()
+    }
+
+    /// A reader of chunks, whose index is brought up to date; nothing without a read identity.
+    ///
+    /// The index is another than that of a writer, which forgets packs that have been deleted:
+    /// a reader needs their ids after a repack.
+    pub fn access(&self, history: &History) -> Result<Option<Arc<ReadAccess>>, CommandError> {
+        if self.unlocked.is_none() {
+            return Ok(None);
+        }
+        let repository = &self.repository;
+        let mut domains = Vec::new();
+        for (domain, keys) in self.domains() {
+            let path = repository.state.path().join(format!("reading-index-{domain}.sqlite"));
+            let database = IndexDatabase::open(&path)
+                .map_err(|error| CommandError::classify(&error, &place::LOCAL_INDEX))?;
+            let identity = keys.index_identity();
+            domain_index::update(repository, history, domain, &identity, &database, |_| true)?;
+            domains.push((domain, keys, database));
+        }
+        let (store, identities) = (repository.store.clone(), self.read_identities());
+        Ok(Some(Arc::new(ReadAccess::new(store, repository.id, identities, domains))))
+    }
+}
+
+/// The folder of the repository, for its reserve.
+pub fn reserve(context: &Context) -> Result<LocalStore, CommandError> {
+    open_store(&context.location()?.path)
+}
+
+/// Snapshots as a selector chooses among them.
+pub fn candidates<'a>(snapshots: &'a [Labelled], ids: &'a [String]) -> Vec<Candidate<'a>> {
+    let rows = snapshots.iter().zip(ids);
+    rows.map(|(one, id)| Candidate {
+        id,
+        source: one.label.as_ref().map_or("", |label| &label.source),
+        time: one
+            .label
+            .as_ref()
+            .and_then(|label| label.time.parse::<Timestamp>().ok())
+            .unwrap_or(one.record.time),
+    })
+    .collect()
+}
+
+/// The error of a command, by the kind of what failed.
+#[must_use]
+pub fn failed(error: MaintenanceError) -> CommandError {
+    let kind = match error {
+        MaintenanceError::Repo(error) => return error.into(),
+        MaintenanceError::Store(error) => return error.into(),
+        MaintenanceError::Prune(_) => &prune::UNSURE,
+        MaintenanceError::Retention(_) => &prune::NO_RULE,
+        MaintenanceError::Floor { .. } => &prune::FLOOR,
+        MaintenanceError::Gone { .. } => &prune::GONE,
+        MaintenanceError::Contended { .. } | MaintenanceError::Busy { .. } => &place::BUSY,
+        MaintenanceError::Cancelled => &usage::INTERRUPTED,
+        MaintenanceError::Read(_) | MaintenanceError::Pack(_) => &check::INCOMPLETE,
+        _ => &usage::INTERNAL,
+    };
+    CommandError::classify(&error, kind)
+}
+
+/// The first eight digits of an id.
+#[must_use]
+pub fn short(id: &impl ToString) -> String {
+    id.to_string().chars().take(8).collect()
+}
