@@ -166,8 +166,11 @@ pub fn read_access(
     Ok(Arc::new(ReadAccess::new(store, repository.id, identities, domains)))
 }
 
+/// The local index that a reader of a domain uses: the writer's own, unless the domain is shared.
+///
 /// A writer of a shared domain must not find what others have entered: it would believe them.
-fn reading_index_path(repository: &Repository, domain: DomainId) -> PathBuf {
+#[must_use]
+pub fn reading_index_path(repository: &Repository, domain: DomainId) -> PathBuf {
     let writers = &repository.roster.writers;
     if writers.iter().filter(|entry| entry.domain == domain).count() > 1 {
         return repository.state.path().join(format!("reading-{domain}.sqlite"));

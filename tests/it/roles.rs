@@ -1,11 +1,9 @@
 //! What each role can do with all the keys it has, and what it cannot.
 
-use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use holdfast::backup::run::{SnapshotLabel, run};
-use holdfast::backup::stream::{EndingRead, StreamRoot};
 use holdfast::compress::Level;
 use holdfast::crypto::ids::DomainKeys;
 use holdfast::crypto::recipient::{Identity, ReadIdentity, Recipient};
@@ -25,27 +23,12 @@ use holdfast::repo::roles::{
 };
 use holdfast::repo::session::SessionOptions;
 use holdfast::repo::unlock::{Unlocked, maintainer_keys};
-use holdfast::source::error::SourceError;
 use holdfast::store::Store;
 use tempfile::TempDir;
 
-use crate::household::{Household, noise};
+use crate::household::{Household, noise, stream_root};
 
 const OBJECT_BYTES_MAX: u64 = 64 << 20;
-
-struct Bytes(Cursor<Vec<u8>>);
-
-impl Read for Bytes {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(out)
-    }
-}
-
-impl EndingRead for Bytes {
-    fn finish(&mut self) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
 
 fn unlock(home: &Household) -> Unlocked {
     Unlocked::open(&home.open(), std::slice::from_ref(&home.owner)).unwrap()
@@ -74,12 +57,11 @@ fn backup_at(home: &Household, states: &Path, data: &[u8]) -> Result<(), String>
         time: jiff::Timestamp::UNIX_EPOCH,
         tags: Vec::new(),
     };
-    let root = StreamRoot::new("s".into(), Bytes(Cursor::new(data.to_vec())));
+    let root = stream_root("s", data);
     let options = SessionOptions { threads: 1, level: Level(1) };
     let repository = open_at(home, states);
     let progress = Arc::new(Progress::default());
-    let done =
-        run(repository, home.clock.clone(), options, &label, vec![Box::new(root)], &progress);
+    let done = run(repository, home.clock.clone(), options, &label, vec![root], &progress);
     done.map(drop).map_err(|error| {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
