@@ -94,7 +94,7 @@ impl History {
             history.read_log(repository, actor, &entries, &witness)?;
         }
         history.read_tombs(repository, &witness)?;
-        history.snapshots.sort_by_key(|record| (record.time, record.name));
+        history.snapshots.sort_by_key(|record| (record.time, record.seq, record.name));
         if history.findings.is_empty() {
             history.remember(repository)?;
         }

@@ -297,7 +297,10 @@ impl WriteSession {
         };
         let signed = commit.encode_and_sign(&self.keys.key).map_err(RepoError::Sign)?;
         let object = Commit::object_name(self.keys.id, seq);
-        if self.repository.store.put(&object, &signed)? == Put::Exists {
+        // After a lost answer the commit that is there already is this very one.
+        let is_taken = self.repository.store.put(&object, &signed)? == Put::Exists
+            && self.repository.store.get(&object, limits::SIGNED_TEXT_BYTES_MAX)? != signed;
+        if is_taken {
             return Err(RepoError::DuplicateWriter { object, writer: self.keys.id });
         }
         let head = (seq, object_id(&signed));
