@@ -103,18 +103,8 @@ fn read_once(
             goes_on
         }
         None => {
-            let mut source = ReadData { content: &mut content, error: None };
-            match reading.cut_all(&mut source, &reader.chunker, items) {
-                Ok(goes_on) => goes_on,
-                Err(error) => {
-                    let path = file.handle.full_path();
-                    return Err(source.error.take().unwrap_or(SourceError::Io {
-                        action: "read",
-                        path,
-                        source: error,
-                    }));
-                }
-            }
+            let mut read = |buffer: &mut [u8]| content.read(buffer);
+            reading.cut_all(&mut read, &reader.chunker, items)?
         }
     };
     if !goes_on {
@@ -128,21 +118,6 @@ fn read_once(
     let is_known = file.is_known;
     let ended = Ended { entry: file.entry.clone(), hash, is_known, discard: None };
     Ok(if items.give(Item::End(Box::new(ended))) { Reached::End } else { Reached::Nobody })
-}
-
-/// The data of a file as a stream; its own error is kept, since a stream's has no path.
-struct ReadData<'a> {
-    content: &'a mut FileReader,
-    error: Option<SourceError>,
-}
-
-impl std::io::Read for ReadData<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.content.read(buffer).map_err(|error| {
-            self.error = Some(error);
-            std::io::Error::other("the file could not be read")
-        })
-    }
 }
 
 fn read_pages(

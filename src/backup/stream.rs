@@ -1,6 +1,5 @@
 //! Reads a byte stream: blocks are cut in the order of their bytes and hashed by the workers.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use crate::backup::error::BackupError;
@@ -15,6 +14,7 @@ use crate::progress::Progress;
 use crate::repo::session::WriteSession;
 use crate::repo::workers::Submitter;
 use crate::source::error::SourceError;
+use crate::source::stream::ByteStream;
 
 /// Plain bytes that are cut and hashed as one piece of work.
 const BLOCK_BYTES: usize = 1024 * 1024;
@@ -31,19 +31,19 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Reads `source` to its end in blocks of whole chunks; `false` when nobody takes any more.
+    /// Reads to the end (`read` gives 0) in blocks of whole chunks; `false` when nobody takes any more.
     ///
     /// # Errors
     /// A read error; what was given before it is of no use.
     pub fn cut_all(
         &self,
-        source: &mut dyn Read,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize, SourceError>,
         chunker: &Chunker,
         items: &mut Giver<Item>,
-    ) -> std::io::Result<bool> {
+    ) -> Result<bool, SourceError> {
         let mut rest = Vec::new();
         loop {
-            let (block, at_end) = fill(source, std::mem::take(&mut rest))?;
+            let (block, at_end) = fill(read, std::mem::take(&mut rest))?;
             let (lengths, cut) = cut(chunker, &block, at_end);
             let mut block = block;
             rest.clear();
@@ -73,18 +73,19 @@ impl Reading {
 }
 
 /// Reads until the block is full or the stream ends; whether it ended.
-fn fill(source: &mut dyn Read, mut block: Vec<u8>) -> std::io::Result<(Vec<u8>, bool)> {
+fn fill(
+    read: &mut dyn FnMut(&mut [u8]) -> Result<usize, SourceError>,
+    mut block: Vec<u8>,
+) -> Result<(Vec<u8>, bool), SourceError> {
     let mut length = block.len();
     block.resize(length.max(BLOCK_BYTES) + BLOCK_BYTES / 4, 0);
     while length < block.len() {
-        match source.read(&mut block[length..]) {
-            Ok(0) => {
+        match read(&mut block[length..])? {
+            0 => {
                 block.truncate(length);
                 return Ok((block, true));
             }
-            Ok(read) => length += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            bytes => length += bytes,
         }
     }
     Ok((block, false))
@@ -101,30 +102,41 @@ fn cut(chunker: &Chunker, block: &[u8], at_end: bool) -> (Vec<u32>, usize) {
     (lengths, at)
 }
 
+/// Opens a stream when its turn has come: a command starts only then.
+pub type OpenStream = Box<dyn FnOnce() -> Result<Box<dyn ByteStream>, SourceError> + Send>;
+
 /// A byte stream as a root: standard input, or what a command prints.
-pub struct StreamRoot<R> {
+pub struct StreamRoot {
     name: String,
-    source: R,
+    open: Option<OpenStream>,
 }
 
-/// A reader whose end can be a failure.
-pub trait EndingRead: Read + Send {
-    /// Says whether the end that was read is the real one.
-    ///
-    /// # Errors
-    /// The source has failed: what was read is no backup.
-    fn finish(&mut self) -> Result<(), SourceError>;
-}
-
-impl<R: EndingRead> StreamRoot<R> {
+impl StreamRoot {
     /// A stream of that name.
     #[must_use]
-    pub fn new(name: String, source: R) -> Self {
-        Self { name, source }
+    pub fn new(name: String, open: OpenStream) -> Self {
+        Self { name, open: Some(open) }
+    }
+
+    fn read_whole(
+        &mut self,
+        reading: &Reading,
+        chunker: &Chunker,
+        items: &mut Giver<Item>,
+    ) -> Result<bool, SourceError> {
+        let unfinished = || SourceError::Unfinished { name: self.name.clone() };
+        let mut stream = self.open.take().ok_or_else(unfinished)?()?;
+        let read = reading.cut_all(&mut |buffer| stream.read(buffer), chunker, items);
+        if let Ok(false) = read {
+            return Ok(false);
+        }
+        // A command that failed says more than the broken read it may have caused.
+        stream.finish()?;
+        read
     }
 }
 
-impl<R: EndingRead> RootSource for StreamRoot<R> {
+impl RootSource for StreamRoot {
     fn name(&self) -> String {
         format!("stream:{}", self.name)
     }
@@ -156,19 +168,13 @@ impl<R: EndingRead> RootSource for StreamRoot<R> {
         if !items.give(Item::Begin(Box::new(entry.clone()))) {
             return;
         }
-        let read = reading.cut_all(&mut self.source, chunker, items).map_err(|source| {
-            SourceError::Io { action: "read", path: self.name.clone().into(), source }
-        });
-        // A command that failed says more than the broken read it may have caused.
-        let last = match (self.source.finish(), read) {
-            (Ok(()), Ok(true)) => {
+        let last = match self.read_whole(reading, chunker, items) {
+            Ok(false) => return,
+            Ok(true) => {
                 let ended = Ended { entry, hash: None, is_known: false, discard: None };
                 Item::End(Box::new(ended))
             }
-            (Ok(()), Ok(false)) => return,
-            (Err(source), _) | (Ok(()), Err(source)) => {
-                Item::Failed(BackupError::Source { name: self.name.clone(), source })
-            }
+            Err(source) => Item::Failed(BackupError::Source { name: self.name.clone(), source }),
         };
         items.give(last);
     }

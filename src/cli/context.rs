@@ -138,6 +138,14 @@ impl Context {
         Ok(Location { path: data.join("holdfast/repository"), name: None, table: None })
     }
 
+    /// Whether an option, a variable or the configuration says where the repository is.
+    #[must_use]
+    pub fn names_repository(&self) -> bool {
+        self.global.repo.is_some()
+            || self.environment.path("HOLDFAST_REPO").is_some()
+            || self.loaded.config.default_repository().is_some()
+    }
+
     fn named_location(&self, named: &Path) -> Result<Location, CommandError> {
         let text = named.to_string_lossy();
         if let Some((name, table)) = self.loaded.config.repositories.get_key_value(&*text) {

@@ -93,6 +93,13 @@ impl CommandError {
         self
     }
 
+    /// Adds a cause that is no error of this program: a line that a command has printed.
+    #[must_use]
+    pub fn because_text(mut self, cause: &str) -> Self {
+        self.causes.push(cause.to_owned());
+        self
+    }
+
     /// Adds something to try: a command, or a sentence.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -76,6 +76,7 @@ fn repository_kind(error: &RepoError) -> Option<&'static Explanation> {
         RepoError::RosterTaken { .. } => &repository::ROSTER_TAKEN,
         RepoError::NotFound { kind: "writer", .. } => &repository::NO_SUCH_WRITER,
         RepoError::NotFound { .. } => &key::NOT_FOUND,
+        RepoError::OtherWriter { .. } => &repository::WRITER_PRESENT,
         RepoError::LastKey => &key::LAST,
         RepoError::FormatUnknown { .. }
         | RepoError::Snapshot { source: SnapshotError::Unsupported(_), .. } => &repository::TOO_NEW,

@@ -21,6 +21,7 @@ pub mod open_repository;
 pub mod output;
 pub mod private_file;
 pub mod progress;
+pub mod reading;
 pub mod secret_file;
 pub mod secrets;
 pub mod selector;
@@ -81,7 +82,12 @@ fn execute(cli: Cli, environment: Environment, output: &Arc<Output>) -> Result<E
     let context = Context::new(global, environment, Arc::clone(output))?;
     match command {
         Command::Config(args) => command::config::run(&args, &context),
+        Command::Backup(args) => command::backup_run::run(&args, &context),
+        Command::Cat(args) => command::restore_run::run_cat(&args, &context),
         Command::Init(args) => command::init::run(&args, &context),
+        Command::Key(args) => command::key::run(&args, &context),
+        Command::Writer(args) => command::writer::run(&args, &context),
+        Command::Restore(args) => command::restore_run::run(&args, &context),
         Command::RecoveryKit(args) => command::recovery_kit::run(&args, &context),
         Command::Snapshots(args) => command::snapshots::run(&args, &context),
         Command::Forget(args) => command::forget::run(&args, &context),

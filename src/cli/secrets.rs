@@ -202,6 +202,22 @@ fn unusable(error: &SecretError) -> CommandError {
     }
 }
 
+/// Asks for a new passphrase, twice; a place that is named is that of the old one.
+///
+/// # Errors
+/// `HF-KEY-002` without a terminal, `HF-KEY-005`, `HF-KEY-009`.
+pub fn ask_new_passphrase() -> Result<SecretString, CommandError> {
+    prompt(Purpose::Create)
+}
+
+/// Reads a new passphrase from a file that only its owner can read.
+///
+/// # Errors
+/// `HF-KEY-003`, `HF-KEY-004`.
+pub fn new_passphrase_of_file(path: &Path) -> Result<SecretString, CommandError> {
+    file(path, FileKind::Private, Ending::Line)
+}
+
 fn prompt(purpose: Purpose) -> Result<SecretString, CommandError> {
     if purpose == Purpose::Open {
         return ask("Passphrase: ");

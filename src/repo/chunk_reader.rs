@@ -29,11 +29,16 @@ pub struct ChunkReader {
     damage: u64,
 }
 
-impl ChunkReader {
-    pub(super) fn new(access: Arc<ReadAccess>, frames: FrameReader) -> Self {
-        Self { access, frames, kept: Vec::new(), healed: Vec::new(), damage: 0 }
+impl ReadAccess {
+    /// A reader for one thread.
+    pub fn reader(self: &Arc<Self>) -> Result<ChunkReader, ReadError> {
+        let frames = FrameReader::new(self.store().clone(), self.identities().clone())?;
+        let access = self.clone();
+        Ok(ChunkReader { access, frames, kept: Vec::new(), healed: Vec::new(), damage: 0 })
     }
+}
 
+impl ChunkReader {
     /// What it reads from.
     #[must_use]
     pub fn access(&self) -> &Arc<ReadAccess> {
@@ -160,11 +165,7 @@ impl ChunkReader {
     }
 }
 
-fn verify_chunk(
-    map: &PackMap,
-    kept: &mut DecodedFrame,
-    ordinal: u32,
-) -> Result<(), PackReadError> {
+fn verify_chunk(map: &PackMap, kept: &mut DecodedFrame, ordinal: u32) -> Result<(), PackReadError> {
     let index = ordinal.checked_sub(kept.first);
     let Some(known) = index.and_then(|index| kept.is_verified.get_mut(index as usize)) else {
         return Err(PackReadError::NoFrame { pack: *map.name(), frame: kept.frame });

@@ -49,8 +49,11 @@ impl ContentRuns {
             let below = *depth - 1;
             let (pack, ordinal) = (run.pack, run.first);
             let bytes = chunks.chunk(&pack, ordinal)?;
-            let list = decode_list(bytes, below)
-                .map_err(|source| TreeReadError::Document { pack, ordinal, source })?;
+            let list = decode_list(bytes, below).map_err(|source| TreeReadError::Document {
+                pack,
+                ordinal,
+                source,
+            })?;
             self.lists.push((below, list.into()));
         }
         Ok(None)

@@ -42,6 +42,12 @@ pub enum RepoError {
         /// The roster that is there now.
         object: String,
     },
+    /// This host has the keys of another writer.
+    #[error("this host is writer {present} already")]
+    OtherWriter {
+        /// Whose keys it has.
+        present: ActorId,
+    },
     /// The key file is the last one that opens the repository.
     #[error("the last key file is not removed")]
     LastKey,

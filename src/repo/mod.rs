@@ -1,5 +1,6 @@
 //! One opened repository: keys, roster, history, packs in and out, commits.
 
+pub mod bundle;
 pub mod chunk_reader;
 pub mod chunk_writer;
 pub mod content_reader;
@@ -15,9 +16,10 @@ pub mod pack_map;
 pub mod pack_reader;
 pub mod pack_scan;
 pub mod read_access;
+pub mod roles;
 pub mod session;
 pub mod snapshot_path;
 pub mod state;
-pub mod unlock;
 pub mod tree_reader;
+pub mod unlock;
 pub mod workers;

@@ -237,9 +237,11 @@ impl FrameReader {
             .map_err(|error| PackReadError::of_read(name, error))?;
         self.open.push(open);
         let raw_bytes = pack.raw_bytes(frame) as usize;
-        self.decoder
-            .decode(&self.stored, raw_bytes, raw)
-            .map_err(|source| PackReadError::Frame { pack: name, frame, source })
+        self.decoder.decode(&self.stored, raw_bytes, raw).map_err(|source| PackReadError::Frame {
+            pack: name,
+            frame,
+            source,
+        })
     }
 
     fn take_open(&mut self, pack: &PackMap) -> Result<OpenPack, PackReadError> {
@@ -267,8 +269,8 @@ fn open_pack(
     let reader = ObjectReader::new(store.clone(), object_name(name), size);
     let wanted_end = reader.wanted_end.clone();
     let identities: Vec<&Identity> = identities.iter().collect();
-    let stream = open_stream(&identities, reader)
-        .map_err(|error| PackReadError::of_open(*name, error))?;
+    let stream =
+        open_stream(&identities, reader).map_err(|error| PackReadError::of_open(*name, error))?;
     Ok(OpenPack { name: *name, stream, position: 0, wanted_end })
 }
 

@@ -93,9 +93,9 @@ impl PackScanner {
             // decode_footer has compared the sum of the frames with the plaintext.
             let stored = &self.plain[offset..offset + frame.stored_bytes as usize];
             offset += frame.stored_bytes as usize;
-            self.decoder
-                .decode(stored, frame.raw_bytes as usize, &mut self.raw)
-                .map_err(|source| PackReadError::Frame { pack: *pack, frame: number as u32, source })?;
+            self.decoder.decode(stored, frame.raw_bytes as usize, &mut self.raw).map_err(
+                |source| PackReadError::Frame { pack: *pack, frame: number as u32, source },
+            )?;
             let lengths = &table.chunk_bytes[ids.len()..ids.len() + frame.chunks as usize];
             let mut rest = &self.raw[..];
             for length in lengths {

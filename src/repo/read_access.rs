@@ -14,9 +14,8 @@ use crate::format::index_segment::IndexedPack;
 use crate::format::node::ChunkRun;
 use crate::id::{DomainId, PackHandle, RepositoryId};
 use crate::index::database::{IndexDatabase, IndexError, prefix};
-use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::pack_map::{PackMap, object_name};
-use crate::repo::pack_reader::{FrameReader, PackReadError};
+use crate::repo::pack_reader::PackReadError;
 use crate::store::{Store, StoreError};
 
 /// Pack maps that are kept, in chunks (40 bytes each).
@@ -169,12 +168,6 @@ impl ReadAccess {
     #[must_use]
     pub fn keys_of(&self, domain: &DomainId) -> Option<DomainKeys> {
         self.domains.iter().find(|other| other.id == *domain).map(|domain| domain.keys.clone())
-    }
-
-    /// A reader for one thread.
-    pub fn reader(self: &Arc<Self>) -> Result<ChunkReader, ReadError> {
-        let frames = FrameReader::new(self.store.clone(), self.identities.clone())?;
-        Ok(ChunkReader::new(self.clone(), frames))
     }
 
     /// The pack of that handle, whether its object still exists or not.

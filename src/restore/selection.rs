@@ -105,7 +105,8 @@ impl<'a> SelectedEntries<'a> {
             let (node, root) = (part.node.clone(), part.root);
             let is_wanted = verdict == Verdict::Wanted;
             let (is_late, is_root) = (false, true);
-            let entry = SelectedEntry { source_path, path, root, node, is_wanted, is_late, is_root };
+            let entry =
+                SelectedEntry { source_path, path, root, node, is_wanted, is_late, is_root };
             match verdict {
                 Verdict::Excluded => return Ok(()),
                 Verdict::NotIncluded => drop(self.waiting.insert(part.below.clone(), entry)),
@@ -182,7 +183,11 @@ impl<'a> Iterator for SelectedEntries<'a> {
                 return Some(Ok(entry));
             }
             let step = if self.current.is_some() {
-                self.take_entry().map(|found| if !found { self.current = None })
+                self.take_entry().map(|found| {
+                    if !found {
+                        self.current = None
+                    }
+                })
             } else {
                 let part = self.parts.pop_front()?;
                 self.begin_part(part)

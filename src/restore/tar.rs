@@ -64,7 +64,9 @@ pub fn write_tar(
                 return Err(RestoreError::Cancelled);
             }
             match entry {
-                Ok(entry) if entry.is_wanted && !entry.path.is_empty() => planner.take(entry, ahead, &mut output)?,
+                Ok(entry) if entry.is_wanted && !entry.path.is_empty() => {
+                    planner.take(entry, ahead, &mut output)?
+                }
                 Ok(_) => {}
                 Err(error) => planner.trouble(&error),
             }
@@ -128,9 +130,9 @@ impl Planner<'_> {
         let known = self.contents.complete_node(entry.root, &mut entry.node);
         ahead.mark(Member { header, size, holes, path });
         let content = &entry.node.content;
-        let pushed = known.map_err(RestoreError::from).and_then(|()| {
-            ahead.content(content, stored_bytes, &mut |due| output.take(due))
-        });
+        let pushed = known
+            .map_err(RestoreError::from)
+            .and_then(|()| ahead.content(content, stored_bytes, &mut |due| output.take(due)));
         match pushed {
             Err(error @ (RestoreError::Tree(_) | RestoreError::Read(_))) => self.trouble(&error),
             Err(error) => return Err(error),

@@ -73,7 +73,8 @@ pub fn diff(
     visit: &mut dyn FnMut(&Difference<'_>) -> ControlFlow<()>,
     progress: &Progress,
 ) -> Result<DiffTotals, TreeReadError> {
-    let mut comparison = Comparison { visit, progress, totals: DiffTotals::default(), is_over: false };
+    let mut comparison =
+        Comparison { visit, progress, totals: DiffTotals::default(), is_over: false };
     for root in &new.roots {
         let before = old.roots.iter().find(|old| normal_path(&old.path) == normal_path(&root.path));
         comparison.roots(access, before, Some(root))?;

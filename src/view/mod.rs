@@ -3,3 +3,5 @@
 pub mod diff;
 pub mod list;
 pub mod sizes;
+#[cfg(test)]
+mod view_tests;

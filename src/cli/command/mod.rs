@@ -3,6 +3,7 @@
 //! A command parses, calls the library once and prints; no rule of the repository lives here.
 
 pub mod backup;
+pub mod backup_run;
 pub mod cat;
 pub mod check;
 pub mod completions;
@@ -20,6 +21,7 @@ pub mod recover;
 pub mod recovery_kit;
 pub mod repair;
 pub mod restore;
+pub mod restore_run;
 pub mod snapshots;
 pub mod stats;
 pub mod version;

@@ -1,0 +1,309 @@
+//! What `holdfast backup` does: gathers the sources, runs the backup, prints the summary.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::backup::error::BackupError;
+use crate::backup::run::{BackupSummary, RootSource, SnapshotLabel, run as run_backup};
+use crate::backup::stream::StreamRoot;
+use crate::backup::tree_root::TreeRoot;
+use crate::cli::command::backup::{BackupArgs, ExcludeArgs, listed_paths};
+use crate::cli::command::init::init_with_generated_key;
+use crate::cli::config::SourceKind;
+use crate::cli::context::Context;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::{source, usage};
+use crate::cli::open_repository::open;
+use crate::cli::output::Output;
+use crate::clock::SystemClock;
+use crate::compress::Level;
+use crate::format::node::UnixTime;
+use crate::progress::Progress;
+use crate::repo::session::SessionOptions;
+use crate::source::command::CommandStream;
+use crate::source::error::SourceError;
+use crate::source::files::exclude::{ExcludeOptions, ExcludePattern, ExcludeRules, LetterCase};
+use crate::source::stream::ReaderStream;
+use crate::units::format_duration;
+
+const LEVEL_DEFAULT: i32 = 3;
+
+/// What is to be saved, gathered from arguments and configuration.
+struct Sources {
+    paths: Vec<PathBuf>,
+    commands: Vec<(String, Vec<std::ffi::OsString>)>,
+    stdin: Option<String>,
+    exclude: ExcludeArgs,
+    tags: Vec<String>,
+    name: Option<String>,
+}
+
+/// Saves what the arguments name.
+pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
+    let sources = gather(args, context)?;
+    let rules = Arc::new(exclude_rules(&sources.exclude)?);
+    let progress = Arc::new(Progress::default());
+    let begun = jiff::Timestamp::now();
+    let label = label(args, &sources, context)?;
+    let mut missing = Vec::new();
+    let roots = open_roots(&sources, &rules, args.force, begun, &mut missing)?;
+    if args.dry_run {
+        return dry_run(&roots, &missing, context);
+    }
+    if args.init {
+        init_with_generated_key(context)?;
+    }
+    let repository = open(context)?;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let options = SessionOptions { threads, level: level(context) };
+    let started = Instant::now();
+    let watch = context.watch(&progress);
+    let clock = Arc::new(SystemClock);
+    let result = run_backup(repository, clock, options, &label, roots, &progress);
+    watch.finish();
+    let mut summary = result.map_err(backup_error)?;
+    for path in &missing {
+        context.output.warning(&format!("{} does not exist and is missing", path.display()));
+    }
+    summary.is_partial |= !missing.is_empty();
+    report(&summary, &label, started.elapsed(), &context.output);
+    Ok(if summary.is_partial { Exit::Partial } else { Exit::Done })
+}
+
+fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError> {
+    let mut sources = Sources {
+        paths: args.paths.clone(),
+        commands: Vec::new(),
+        stdin: args.stdin.clone(),
+        exclude: args.exclude.clone(),
+        tags: args.label.tag.clone(),
+        name: args.label.source.clone(),
+    };
+    if let [only] = &args.paths[..]
+        && let Some(name) = only.to_str()
+        && !only.exists()
+        && let Some(table) = context.loaded.config.sources.get(name)
+    {
+        sources.paths.clear();
+        sources.name.get_or_insert_with(|| name.to_owned());
+        sources.tags.extend(table.tags.iter().cloned());
+        match table.kind {
+            SourceKind::Files => {
+                sources.paths.clone_from(&table.paths);
+                sources.exclude = ExcludeArgs::from(table);
+            }
+            SourceKind::Command => {
+                let stream = table.name.clone().unwrap_or_else(|| name.to_owned());
+                let argv = table.command.iter().map(Into::into).collect();
+                sources.commands.push((stream, argv));
+            }
+        }
+    }
+    for file in &args.files_from {
+        sources.paths.extend(listed_paths(&read_list(file)?));
+    }
+    let streams = args.command_streams()?;
+    sources.commands.extend(streams.into_iter().map(|stream| (stream.name, stream.argv)));
+    if sources.paths.is_empty() && sources.commands.is_empty() && sources.stdin.is_none() {
+        return Err(CommandError::new(&usage::ARGUMENT, "nothing to back up was named")
+            .hint("holdfast backup PATH…, or --stdin NAME, or --command NAME -- PROGRAM…"));
+    }
+    Ok(sources)
+}
+
+fn read_list(file: &Path) -> Result<Vec<u8>, CommandError> {
+    let mut list = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().lock().read_to_end(&mut list).map(drop)
+    } else {
+        std::fs::read(file).map(|bytes| list = bytes)
+    };
+    read.map(|()| list).map_err(|error| {
+        CommandError::new(&usage::ARGUMENT, format!("cannot read {}", file.display()))
+            .because(&error)
+    })
+}
+
+fn exclude_rules(args: &ExcludeArgs) -> Result<ExcludeRules, CommandError> {
+    let wrong = |error: SourceError| CommandError::classify(&error, &source::PATTERN);
+    let mut patterns = Vec::new();
+    for (texts, case) in [(&args.exclude, LetterCase::Exact), (&args.iexclude, LetterCase::Ignored)]
+    {
+        for text in texts {
+            let pattern = ExcludePattern::from_argument(text.as_ref(), case).map_err(wrong)?;
+            patterns.push(pattern);
+        }
+    }
+    for file in &args.exclude_file {
+        patterns.extend(ExcludePattern::read_file(file, LetterCase::Exact).map_err(wrong)?);
+    }
+    let bytes = |names: &[String]| names.iter().map(|name| name.clone().into_bytes()).collect();
+    ExcludeRules::new(ExcludeOptions {
+        patterns,
+        ignore_file_names: bytes(&args.ignore_file),
+        caches: args.exclude_caches,
+        if_present: bytes(&args.exclude_if_present),
+        one_file_system: args.one_file_system,
+        larger_than: args.exclude_larger_than,
+    })
+    .map_err(wrong)
+}
+
+fn label(
+    args: &BackupArgs,
+    sources: &Sources,
+    context: &Context,
+) -> Result<SnapshotLabel, CommandError> {
+    let time = match &args.label.time {
+        Some(text) => context.moment(text)?,
+        None => context.now.timestamp(),
+    };
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let user = uzers::get_user_by_uid(rustix::process::getuid().as_raw());
+    let user = user.map(|user| user.name().to_string_lossy().into_owned());
+    Ok(SnapshotLabel {
+        source: sources.name.clone().unwrap_or_else(|| default_source(sources)),
+        host: args.label.host.clone().unwrap_or_else(host),
+        user: user.unwrap_or_default(),
+        time,
+        tags: sources.tags.clone(),
+    })
+}
+
+/// The paths and names of what is saved, which no host name or temporary folder changes.
+fn default_source(sources: &Sources) -> String {
+    let paths = sources.paths.iter().map(|path| {
+        std::path::absolute(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned()
+    });
+    let streams = sources.stdin.iter().cloned();
+    let commands = sources.commands.iter().map(|(name, _)| name.clone());
+    paths.chain(streams).chain(commands).collect::<Vec<_>>().join(",")
+}
+
+fn open_roots(
+    sources: &Sources,
+    rules: &Arc<ExcludeRules>,
+    is_forced: bool,
+    begun: jiff::Timestamp,
+    missing: &mut Vec<PathBuf>,
+) -> Result<Vec<Box<dyn RootSource>>, CommandError> {
+    let begun = UnixTime(begun.as_second(), begun.subsec_nanosecond().unsigned_abs());
+    let mut roots: Vec<Box<dyn RootSource>> = Vec::new();
+    for path in &sources.paths {
+        match TreeRoot::open(path, Arc::clone(rules), is_forced, begun) {
+            Ok(root) => roots.push(Box::new(root)),
+            Err(SourceError::Vanished { .. }) => missing.push(path.clone()),
+            Err(error) => {
+                return Err(CommandError::classify(&error, &source::NOTHING));
+            }
+        }
+    }
+    if let Some(name) = &sources.stdin {
+        let open = || Ok(Box::new(ReaderStream::standard_input()) as _);
+        roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
+    }
+    for (name, argv) in &sources.commands {
+        let argv = argv.clone();
+        let open = move || {
+            let stderr = |line: &[u8]| tracing::info!("{}", String::from_utf8_lossy(line));
+            let stream = CommandStream::start(&argv, std::env::vars_os(), Some(Box::new(stderr)))?;
+            Ok(Box::new(stream) as _)
+        };
+        roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
+    }
+    if roots.is_empty() {
+        let names: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();
+        let what = format!("there is nothing to save: {} does not exist", names.join(", "));
+        return Err(CommandError::new(&source::NOTHING, what));
+    }
+    Ok(roots)
+}
+
+fn dry_run(
+    roots: &[Box<dyn RootSource>],
+    missing: &[PathBuf],
+    context: &Context,
+) -> Result<Exit, CommandError> {
+    for root in roots {
+        context.output.line(&format!("would save {}", root.name()));
+        context.output.item(&json!({ "root": root.name() }));
+    }
+    for path in missing {
+        context.output.warning(&format!("{} does not exist", path.display()));
+    }
+    let exit = if missing.is_empty() { Exit::Done } else { Exit::Partial };
+    context.output.summary(exit, &json!({ "roots": roots.len(), "dry_run": true }));
+    Ok(exit)
+}
+
+fn level(context: &Context) -> Level {
+    Level(context.loaded.config.global.compression.map_or(LEVEL_DEFAULT, |zstd| zstd.level))
+}
+
+fn backup_error(error: BackupError) -> CommandError {
+    let BackupError::Source { name, source: cause } = &error else {
+        return CommandError::classify(&error, &usage::INTERNAL);
+    };
+    match cause {
+        SourceError::CommandFailed { program, status, stderr_tail } => {
+            let what = format!("{program} for {name} failed ({status}); no snapshot was saved");
+            let failed = CommandError::new(&source::COMMAND_FAILED, what);
+            let lines = stderr_tail.lines().rev().take(20).collect::<Vec<_>>();
+            lines.into_iter().rev().fold(failed, |failed, line| failed.because_text(line))
+        }
+        SourceError::Io { action: "start", .. } | SourceError::EmptyCommand => {
+            let what = format!("the command for {name} cannot be started; no snapshot was saved");
+            CommandError::new(&source::COMMAND_MISSING, what).because(cause)
+        }
+        _ => {
+            let what = format!("reading {name} failed; no snapshot was saved");
+            CommandError::new(&source::STDIN, what).because(cause)
+        }
+    }
+}
+
+fn report(
+    summary: &BackupSummary,
+    label: &SnapshotLabel,
+    elapsed: std::time::Duration,
+    output: &Output,
+) {
+    let s = &summary.statistics;
+    let id = summary.committed.map(|committed| committed.snapshot.id.to_string());
+    output.line(&format!(
+        "Files:  {:>9} new, {:>9} changed, {:>9} unmodified",
+        s.files_new, s.files_changed, s.files_unmodified
+    ));
+    output.line(&format!("Folders: {:>8}, other entries: {}", s.directories, s.others));
+    output.line(&format!(
+        "Added to the repository: {} ({} stored)",
+        output.size(s.new_bytes),
+        output.size(s.stored_bytes)
+    ));
+    output.line(&format!(
+        "Processed {} in {}, read {}",
+        output.size(s.content_bytes),
+        format_duration(elapsed),
+        output.size(s.read_bytes)
+    ));
+    if s.changed_while_read > 0 {
+        output.warning(&format!("{} files changed while they were read", s.changed_while_read));
+    }
+    if let Some(id) = &id {
+        let part = if summary.is_partial { ", with items missing" } else { "" };
+        output.line(&format!("Snapshot {} of {} saved{part}", &id[..8], label.source));
+    }
+    let exit = if summary.is_partial { Exit::Partial } else { Exit::Done };
+    output.summary(
+        exit,
+        &json!({
+            "snapshot": id, "source": label.source, "host": label.host, "tags": label.tags,
+            "time": label.time.to_string(), "seconds": elapsed.as_secs_f64(),
+            "partial": summary.is_partial, "statistics": s,
+        }),
+    );
+}

@@ -1,0 +1,205 @@
+//! What `holdfast restore` and `holdfast cat` do.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::cli::command::cat::CatArgs;
+use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
+use crate::cli::context::Context;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::{repository, restore as explain, source, usage};
+use crate::cli::reading::Reading;
+use crate::format::snapshot::Snapshot;
+use crate::progress::Progress;
+use crate::restore::cat::cat;
+use crate::restore::error::RestoreError;
+use crate::restore::execute::{Overwrite, RestoreOptions, RestoreReport, restore};
+use crate::restore::filter::Filters;
+use crate::restore::tar::write_tar;
+use crate::restore::target::Target;
+use crate::restore::target_options::Options;
+use crate::restore::verify::verify;
+use crate::units::format_duration;
+
+/// Restores into a folder, or writes a tar archive.
+pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> {
+    let selector = context.selector(&args.snapshot)?;
+    let reading = Reading::open(context)?;
+    let (record, snapshot) = reading.select(context, &selector)?;
+    let id = record.name.id.to_string();
+    let path = selector.path.clone().unwrap_or_default().into_bytes();
+    let filters = filters(args)?;
+    let progress = Arc::new(Progress::default());
+    let started = Instant::now();
+    let watch = context.watch(&progress);
+    let result = match (&args.tar, &args.target) {
+        (Some(tar), _) => to_tar(&reading, &snapshot, &path, &filters, tar, context, &progress),
+        (None, Some(target)) => {
+            to_folder(&reading, &snapshot, &path, filters, target, args, &progress)
+        }
+        (None, None) => unreachable!("the parser asks for one of the two"),
+    };
+    watch.finish();
+    let (report, verified) = result?;
+    report_result(args, context, &id, &report, verified, started)
+}
+
+fn filters(args: &RestoreArgs) -> Result<Filters, CommandError> {
+    Filters::new(&args.include, &args.exclude).map_err(|error| {
+        CommandError::new(&source::PATTERN, error.to_string()).because(&error.source)
+    })
+}
+
+fn to_folder(
+    reading: &Reading,
+    snapshot: &Snapshot,
+    path: &[u8],
+    filters: Filters,
+    target: &Path,
+    args: &RestoreArgs,
+    progress: &Progress,
+) -> Result<(RestoreReport, Option<u64>), CommandError> {
+    let options = Options {
+        create: !args.dry_run,
+        overwrite: args.overwrite != OverwriteChoice::Never,
+        devices: args.devices,
+        special_bits: args.special_bits,
+        numeric_ids: args.numeric_ids,
+        ..Options::default()
+    };
+    let opened = match Target::open(target, options) {
+        Err(_) if args.dry_run && !target.exists() => {
+            let empty = std::env::temp_dir();
+            Target::open(&empty, Options { create: false, ..Options::default() })
+        }
+        other => other,
+    };
+    let opened = opened.map_err(|error| CommandError::classify(&error, &explain::TARGET))?;
+    let how = RestoreOptions {
+        overwrite: match args.overwrite {
+            OverwriteChoice::Always => Overwrite::Always,
+            OverwriteChoice::IfChanged => Overwrite::IfChanged,
+            OverwriteChoice::Never => Overwrite::Never,
+        },
+        delete: args.delete,
+        dry_run: args.dry_run,
+        filters,
+        threads: 0,
+    };
+    let report =
+        restore(&reading.access, snapshot, path, &opened, &how, progress).map_err(failed)?;
+    if !args.verify || args.dry_run {
+        return Ok((report, None));
+    }
+    let verified = verify(&reading.access, snapshot, path, &opened, &how.filters, 0, progress);
+    Ok((report, Some(verified.map_err(failed)?.bad)))
+}
+
+fn to_tar(
+    reading: &Reading,
+    snapshot: &Snapshot,
+    path: &[u8],
+    filters: &Filters,
+    tar: &Path,
+    context: &Context,
+    progress: &Progress,
+) -> Result<(RestoreReport, Option<u64>), CommandError> {
+    let access = &reading.access;
+    let report = if tar == Path::new("-") {
+        let mut out = context.output.stream();
+        write_tar(access, snapshot, path, filters, &mut out, 0, progress).map_err(failed)?
+    } else {
+        let unwritable = |error: std::io::Error| {
+            let what = format!("cannot write {}", tar.display());
+            CommandError::new(&explain::TARGET, what).because(&error)
+        };
+        let mut file = std::io::BufWriter::new(File::create(tar).map_err(unwritable)?);
+        let report =
+            write_tar(access, snapshot, path, filters, &mut file, 0, progress).map_err(failed)?;
+        file.flush().and_then(|()| file.get_ref().sync_all()).map_err(unwritable)?;
+        report
+    };
+    Ok((report, None))
+}
+
+fn failed(error: RestoreError) -> CommandError {
+    match &error {
+        RestoreError::NotFound { .. } => {
+            CommandError::new(&repository::PATH_MISSING, error.to_string())
+        }
+        _ => CommandError::classify(&error, &explain::DAMAGED),
+    }
+}
+
+fn report_result(
+    args: &RestoreArgs,
+    context: &Context,
+    id: &str,
+    report: &RestoreReport,
+    mismatches: Option<u64>,
+    started: Instant,
+) -> Result<Exit, CommandError> {
+    let bad = mismatches.unwrap_or(0);
+    let exit = match (bad, report.damaged, report.errors) {
+        (0, 0, 0) => Exit::Done,
+        (0, 0, _) => Exit::Partial,
+        _ => Exit::Findings,
+    };
+    let output = &context.output;
+    if args.tar.as_deref() != Some(Path::new("-")) {
+        let verb = if args.dry_run { "Would restore" } else { "Restored" };
+        output.line(&format!(
+            "{verb} {} files ({}), {} folders, {} other entries from snapshot {} in {}",
+            report.files,
+            output.size(report.bytes),
+            report.directories,
+            report.others,
+            &id[..8],
+            format_duration(started.elapsed()),
+        ));
+        if report.unchanged + report.removed > 0 {
+            output.line(&format!(
+                "{} files were there already, {} entries removed",
+                report.unchanged, report.removed
+            ));
+        }
+        if let Some(bad) = mismatches {
+            output.line(&format!("Verified: {bad} files differ"));
+        }
+    }
+    if report.damaged > 0 {
+        output
+            .warning(&format!("{} files have lost content: they are named above", report.damaged));
+    }
+    output.summary(
+        exit,
+        &json!({
+            "snapshot": id, "files": report.files, "unchanged": report.unchanged,
+            "directories": report.directories, "others": report.others, "bytes": report.bytes,
+            "removed": report.removed, "damaged": report.damaged, "errors": report.errors,
+            "healed_chunks": report.healed_chunks, "mismatches": mismatches,
+            "dry_run": args.dry_run, "seconds": started.elapsed().as_secs_f64(),
+        }),
+    );
+    Ok(exit)
+}
+
+/// Writes one file or stream to standard output.
+pub fn run_cat(args: &CatArgs, context: &Context) -> Result<Exit, CommandError> {
+    let selector = context.selector(&args.file)?;
+    let Some(path) = &selector.path else {
+        return Err(CommandError::new(&usage::SELECTOR, "cat needs a path after the snapshot")
+            .hint("holdfast cat latest:shop.sql"));
+    };
+    let reading = Reading::open(context)?;
+    let (_, snapshot) = reading.select(context, &selector)?;
+    let progress = Progress::default();
+    let mut out = context.output.stream();
+    cat(&reading.access, &snapshot, path.as_bytes(), &mut out, 0, &progress).map_err(failed)?;
+    Ok(Exit::Done)
+}
