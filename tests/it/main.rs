@@ -6,4 +6,5 @@ mod check;
 mod cli;
 mod forget;
 mod household;
+mod maintenance_cli;
 mod prune;
