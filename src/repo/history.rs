@@ -172,7 +172,10 @@ impl History {
             }
             (prev, next) = (hash, seq + 1);
         }
+        // What was seen before its writer was revoked, and does not count any more, is not missed.
+        let revoked_after = repository.roster.writer(actor).and_then(|entry| entry.revoked_after);
         let seen = witness.log(actor).map_or(0, |(seq, _)| seq);
+        let seen = revoked_after.map_or(seen, |last| seen.min(last));
         if seen >= next && !self.is_reported(&Commit::object_name(actor, next)) {
             let what = format!("{} is missing", Commit::object_name(actor, next));
             self.findings.push(RepoError::Rollback { what });

@@ -7,4 +7,6 @@ mod cli;
 mod forget;
 mod household;
 mod maintenance_cli;
+mod keys;
 mod prune;
+mod roles;
