@@ -6,7 +6,7 @@ mod check;
 mod cli;
 mod forget;
 mod household;
-mod maintenance_cli;
 mod keys;
+mod maintenance_cli;
 mod prune;
 mod roles;
