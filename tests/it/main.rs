@@ -8,3 +8,5 @@ mod forget;
 mod household;
 mod maintenance_cli;
 mod prune;
+mod spec;
+mod vectors;
