@@ -310,6 +310,7 @@ impl Feed<'_> {
 }
 
 /// A message for people, with its cause.
+#[must_use]
 pub fn message(error: &SourceError) -> String {
     use std::error::Error as _;
     match error.source() {

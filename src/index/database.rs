@@ -18,7 +18,7 @@ use crate::id::{ChunkId, ObjectId, PackHandle};
 const SCHEMA_VERSION: i64 = 1;
 /// Page cache in KiB (negative: SQLite's way to say so).
 const CACHE_KIB: i64 = -16 * 1024;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+const BUSY_TIMEOUT: Duration = Duration::from_mins(1);
 
 const SCHEMA: &str = "
 CREATE TABLE pack(

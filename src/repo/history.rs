@@ -114,6 +114,7 @@ impl History {
     }
 
     /// Snapshots that are listed, in the order of their times.
+    #[must_use]
     pub fn live(&self) -> impl DoubleEndedIterator<Item = &SnapshotRecord> {
         self.snapshots.iter().filter(|record| record.is_live())
     }

@@ -39,7 +39,7 @@ const SMALL_LEVEL: i32 = 9;
 /// Encoded packs that one index segment takes.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 /// A checkpoint is due after so long…
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(15 * 60);
+const CHECKPOINT_AFTER: Duration = Duration::from_mins(15);
 /// …or after so many stored bytes.
 const CHECKPOINT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 

@@ -1,12 +1,12 @@
 //! A repository in memory with a clock that tests set, its keys, and streams as backups.
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use holdfast::backup::run::{SnapshotLabel, run};
-use holdfast::backup::stream::{EndingRead, StreamRoot};
+use holdfast::backup::stream::StreamRoot;
 use holdfast::clock::{Clock, ManualClock};
 use holdfast::compress::Level;
 use holdfast::crypto::ids::DomainKeys;
@@ -32,7 +32,7 @@ use holdfast::repo::history::{History, SnapshotRecord};
 use holdfast::repo::open::Repository;
 use holdfast::repo::read_access::ReadAccess;
 use holdfast::repo::session::SessionOptions;
-use holdfast::source::error::SourceError;
+use holdfast::source::stream::ReaderStream;
 use holdfast::store::Store;
 use holdfast::store::memory::MemoryStore;
 use holdfast::units::Part;
@@ -42,20 +42,6 @@ use tempfile::TempDir;
 pub const GRACE: Duration = Duration::from_secs(72 * 3600);
 /// Small packs, so that little data makes several.
 const PACK_BYTES: u64 = 1 << 20;
-
-struct Bytes(Cursor<Vec<u8>>);
-
-impl Read for Bytes {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(out)
-    }
-}
-
-impl EndingRead for Bytes {
-    fn finish(&mut self) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
 
 /// All that one owner has.
 pub struct Household {
@@ -121,7 +107,8 @@ impl Household {
             time: jiff::Timestamp::try_from(self.clock.now()).unwrap(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         };
-        let root = StreamRoot::new(source.to_owned(), Bytes(Cursor::new(data.to_vec())));
+        let stream = ReaderStream::new(source, Cursor::new(data.to_vec()));
+        let root = StreamRoot::new(source.to_owned(), Box::new(|| Ok(Box::new(stream))));
         let options = SessionOptions { threads: 1, level: Level(1) };
         let progress = Arc::new(Progress::default());
         run(self.open(), self.clock.clone(), options, &label, vec![Box::new(root)], &progress)

@@ -10,3 +10,5 @@ mod keys;
 mod maintenance_cli;
 mod prune;
 mod roles;
+mod spec;
+mod vectors;
