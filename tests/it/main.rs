@@ -4,6 +4,7 @@
 mod architecture;
 mod check;
 mod cli;
+mod crash;
 mod forget;
 mod household;
 mod maintenance_cli;
