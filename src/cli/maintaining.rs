@@ -124,7 +124,7 @@ impl Keyring {
         let repository = &self.repository;
         let mut domains = Vec::new();
         for (domain, keys) in self.domains() {
-            let path = repository.state.path().join(format!("reading-index-{domain}.sqlite"));
+            let path = repository.state.reading_index_path(domain);
             let database = IndexDatabase::open(&path)
                 .map_err(|error| CommandError::classify(&error, &place::LOCAL_INDEX))?;
             let identity = keys.index_identity();
@@ -142,6 +142,7 @@ pub fn reserve(context: &Context) -> Result<LocalStore, CommandError> {
 }
 
 /// Snapshots as a selector chooses among them.
+#[must_use]
 pub fn candidates<'a>(snapshots: &'a [Labelled], ids: &'a [String]) -> Vec<Candidate<'a>> {
     let rows = snapshots.iter().zip(ids);
     rows.map(|(one, id)| Candidate {

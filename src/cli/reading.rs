@@ -45,7 +45,7 @@ impl Reading {
         let mut domains = Vec::new();
         for file in &unlocked.domains {
             let keys = DomainKeys::derive(&file.secret);
-            let database = IndexDatabase::open(&repository.state.index_path(file.domain))
+            let database = IndexDatabase::open(&repository.state.reading_index_path(file.domain))
                 .map_err(RepoError::from)?;
             let identity = keys.index_identity();
             let all = |_| true;

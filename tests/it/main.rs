@@ -4,8 +4,17 @@
 mod architecture;
 mod check;
 mod cli;
+mod crash;
+mod damage;
 mod forget;
 mod household;
 mod keys;
+mod kill;
+mod maintenance_cli;
+mod model;
+mod moved_clock;
 mod prune;
 mod roles;
+mod sink;
+mod spec;
+mod vectors;
