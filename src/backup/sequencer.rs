@@ -164,7 +164,9 @@ impl<'a> Sequencer<'a> {
             KnownContent::None => (ContentBuilder::default(), Vec::new()),
             KnownContent::Same { runs, fingerprints } => {
                 let mut content = ContentBuilder::default();
-                runs.into_iter().for_each(|run| content.push_run(run));
+                for run in runs {
+                    content.push_run(run);
+                }
                 (content, fingerprints)
             }
         };
@@ -173,7 +175,8 @@ impl<'a> Sequencer<'a> {
             NodeKind::Dir => self.statistics.directories += 1,
             _ => self.statistics.others += 1,
         }
-        self.wait_for(entry, content, fingerprints, 0)
+        self.wait_for(entry, content, fingerprints, 0);
+        Ok(())
     }
 
     fn take_small(&mut self, file: SmallFile) -> Result<(), BackupError> {
@@ -182,7 +185,8 @@ impl<'a> Sequencer<'a> {
         Progress::add(&self.progress.bytes_done, file.cut.bytes.len() as u64);
         self.statistics.read_bytes += file.cut.bytes.len() as u64;
         self.count_file(&file.entry.node, file.is_known);
-        self.wait_for(file.entry, content, Vec::new(), 0)
+        self.wait_for(file.entry, content, Vec::new(), 0);
+        Ok(())
     }
 
     fn count_file(&mut self, node: &Node, is_known: bool) {
@@ -257,7 +261,9 @@ impl<'a> Sequencer<'a> {
             };
             if group[0] {
                 let runs = old.ok_or(BackupError::ThreadLost)?;
-                runs.into_iter().for_each(|run| current.content.push_run(run));
+                for run in runs {
+                    current.content.push_run(run);
+                }
             } else {
                 let (new, rest) = changed.split_at(bytes as usize);
                 changed = rest;
@@ -312,7 +318,8 @@ impl<'a> Sequencer<'a> {
             entry.node.size = current.bytes;
         }
         self.count_file(&entry.node, ended.is_known);
-        self.wait_for(entry, current.content, current.fingerprints, current.page_bytes)
+        self.wait_for(entry, current.content, current.fingerprints, current.page_bytes);
+        Ok(())
     }
 
     fn wait_for(
@@ -321,7 +328,7 @@ impl<'a> Sequencer<'a> {
         content: ContentBuilder,
         fingerprints: Vec<u8>,
         page_bytes: u32,
-    ) -> Result<(), BackupError> {
+    ) {
         if entry.link_count > 1 && !entry.node.is_dir() {
             entry.node.link_group = Some(self.links.number(&entry));
         }
@@ -332,7 +339,6 @@ impl<'a> Sequencer<'a> {
         let floor = content.min_pending().unwrap_or_else(|| self.chunks.assigned_frames());
         let floor = self.waiting.back().map_or(floor, |last| last.floor.min(floor));
         self.waiting.push_back(Waiting { floor, entry, content, fingerprints, page_bytes });
-        Ok(())
     }
 
     /// Moves on whatever has all its places; makes room when too much waits.
