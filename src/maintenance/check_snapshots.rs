@@ -202,7 +202,12 @@ impl Checker<'_> {
         if u64::from(content.depth) > crate::format::limits::LIST_LEVELS_MAX {
             return Err(TreeReadError::Shape);
         }
-        self.list_runs(&content.runs, content.depth, chunks, &mut Lists { seen: HashMap::new(), out })
+        self.list_runs(
+            &content.runs,
+            content.depth,
+            chunks,
+            &mut Lists { seen: HashMap::new(), out },
+        )
     }
 
     fn list_runs(

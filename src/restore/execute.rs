@@ -138,9 +138,8 @@ pub(super) fn threads_of(asked: usize) -> usize {
 fn announce(snapshot: &Snapshot, path: &[u8], options: &RestoreOptions, progress: &Progress) {
     if path.is_empty() && options.filters.is_empty() {
         // Claims of the writer, which may add up to anything.
-        let total = |count: fn(&Root) -> u64| {
-            snapshot.roots.iter().map(count).fold(0, u64::saturating_add)
-        };
+        let total =
+            |count: fn(&Root) -> u64| snapshot.roots.iter().map(count).fold(0, u64::saturating_add);
         progress.items_total.store(total(|root| root.entries.saturating_add(1)), Relaxed);
         progress.bytes_total.store(total(|root| root.bytes), Relaxed);
     }

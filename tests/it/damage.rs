@@ -92,9 +92,9 @@ fn every_object_of_a_snapshot_is_missed_when_it_is_gone() {
         let image = Arc::new(home.store.image());
         holdfast::store::Store::delete(&*image, &victim).unwrap();
         let opened = Repository::open(image.clone(), home.states.path(), Some(home.id));
-        let report = opened.ok().map(|repository| {
-            (home.check(&repository, crate::household::Keys::All), repository)
-        });
+        let report = opened
+            .ok()
+            .map(|repository| (home.check(&repository, crate::household::Keys::All), repository));
         if let Some((report, _)) = &report {
             let is_told = !report.findings.is_empty() || victim.starts_with("keys/");
             assert!(is_told, "{victim} is gone and check is content");

@@ -21,9 +21,9 @@ use holdfast::format::node::{ChunkRun, Content, Node, NodeKind};
 use holdfast::format::pack::{PackKind, PackOwner};
 use holdfast::format::refs::{ChunkBitmap, PackUse, Refs};
 use holdfast::format::roster::Roster;
+use holdfast::format::signed_text::NO_PREVIOUS;
 use holdfast::format::snapshot::{Root, Snapshot, Statistics};
 use holdfast::format::tombstone::{Declaration, Remark, Tombstone};
-use holdfast::format::signed_text::NO_PREVIOUS;
 use holdfast::id::{ActorId, DomainId, ObjectId, PackHandle, RepositoryId};
 use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
@@ -135,8 +135,7 @@ impl Forge {
         let of = if kind == PackKind::Data { ChunkKind::Data } else { ChunkKind::Tree };
         let mut frame = frame;
         for chunk in chunks(builder.handle()) {
-            let stored =
-                frame.take().unwrap_or_else(|| zstd::bulk::compress(&chunk, 1).unwrap());
+            let stored = frame.take().unwrap_or_else(|| zstd::bulk::compress(&chunk, 1).unwrap());
             let length = chunk.len() as u32;
             let chunks = vec![(self.keys.chunk_id(of, &chunk), length)];
             builder.push(&Frame { stored, raw_bytes: length, chunks }).unwrap();
@@ -170,12 +169,8 @@ impl Forge {
         let sealed = seal_small(&[&index], &segment.encode(), 1).unwrap();
         put(ObjectName::Index(self.writer.domain, object_id(&sealed)), &sealed);
 
-        let tree_run = ChunkRun {
-            pack: tree.entry.table.handle,
-            first: draft.top.0,
-            count: 1,
-            slice: None,
-        };
+        let tree_run =
+            ChunkRun { pack: tree.entry.table.handle, first: draft.top.0, count: 1, slice: None };
         let mut snapshot = self.snapshot(tree_run, draft.top.1);
         (draft.snapshot)(&mut snapshot);
         let text = (draft.text)(snapshot.encode());
@@ -340,7 +335,8 @@ fn leaf_cases() -> Vec<(String, Vec<String>, Expect)> {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
         cases.push((case.to_owned(), lines, expect));
     };
-    let named = |name: &str| format!(r#"{{"name":{name},"type":"file","size":1000,"refs":[[0,0,1]]}}"#);
+    let named =
+        |name: &str| format!(r#"{{"name":{name},"type":"file","size":1000,"refs":[[0,0,1]]}}"#);
     for (name, expect) in [
         (r#""..""#.to_owned(), Refused),
         (r#"".""#.to_owned(), Refused),
@@ -400,7 +396,10 @@ fn leaf_cases() -> Vec<(String, Vec<String>, Expect)> {
         (r#""type":"file","size":1000,"holes":[[0,1001]]"#, Refused),
         (r#""type":"file","size":1000,"holes":[[0,0]],"refs":[[0,0,1]]"#, Refused),
         (r#""type":"file","size":1000,"holes":[[18446744073709551615,2]]"#, Refused),
-        (r#""type":"file","size":4611686018427387904,"holes":[[0,4611686018427387904]]"#, Contained),
+        (
+            r#""type":"file","size":4611686018427387904,"holes":[[0,4611686018427387904]]"#,
+            Contained,
+        ),
         (r#""type":"file","size":1000,"refs":[[2,0,1]]"#, Refused),
         (r#""type":"file","size":1000,"refs":[[4294967295,0,1]]"#, Refused),
         (r#""type":"file","size":1000,"refs":[[0,2,1]]"#, Refused),
@@ -427,7 +426,10 @@ fn leaf_cases() -> Vec<(String, Vec<String>, Expect)> {
         (r#""type":"file","mtime":[9223372036854775807,999999999]"#, Contained),
         (r#""type":"file","mtime":[-9223372036854775808,0]"#, Contained),
         (r#""type":"file","xattrs":{"user.a":"!!"}"#, Refused),
-        (r#""type":"file","xattrs":{"security.capability":"AQAAAgAgAAAAAAAAAAAAAAAAAAA="}"#, Contained),
+        (
+            r#""type":"file","xattrs":{"security.capability":"AQAAAgAgAAAAAAAAAAAAAAAAAAA="}"#,
+            Contained,
+        ),
         (r#""type":"file","xattrs":{"":"AA=="}"#, Contained),
         (r#""type":"file","flags":16"#, Contained),
         (r#""type":"file","uid":4294967295,"gid":4294967295"#, Contained),
@@ -443,7 +445,8 @@ fn leaf_cases() -> Vec<(String, Vec<String>, Expect)> {
     ] {
         add(&format!("node {rest}"), &[&kind(rest)], expect);
     }
-    let long_target = format!(r#"{{"name":"x","type":"symlink","target":"{}"}}"#, "t".repeat(70_000));
+    let long_target =
+        format!(r#"{{"name":"x","type":"symlink","target":"{}"}}"#, "t".repeat(70_000));
     add("target too long", &[&long_target], Refused);
     let many: Vec<String> = (0..5000).map(|n| format!(r#""user.{n}":"""#)).collect();
     let many = format!(r#"{{"name":"x","type":"file","xattrs":{{{}}}}}"#, many.join(","));
@@ -526,7 +529,11 @@ fn hostile_shapes_of_trees_are_refused() {
     let data = format!("[{}]", vec!["[1,0,1]"; 50_000].join(","));
     let cases: Vec<(&str, Vec<Vec<u8>>, (u32, u8))> = vec![
         ("an index node of itself", vec![node_of(1, &[("f", 0)])], (0, 1)),
-        ("two index nodes of each other", vec![node_of(1, &[("f", 1)]), node_of(2, &[("f", 0)])], (1, 2)),
+        (
+            "two index nodes of each other",
+            vec![node_of(1, &[("f", 1)]), node_of(2, &[("f", 0)])],
+            (1, 2),
+        ),
         ("another level", vec![plain(), node_of(2, &[("f", 0)])], (1, 1)),
         ("a leaf where a node is", vec![plain()], (0, 1)),
         ("a node where a leaf is", vec![node_of(1, &[("f", 0)])], (0, 0)),
@@ -602,44 +609,76 @@ fn hostile_snapshots_are_refused_or_contained() {
         ("with a zero byte", |s| s.roots[0].path = b"/a\0b".to_vec(), Refused),
         ("with a name that is none", |s| s.roots[0].name = "\u{1b}[2J".into(), Contained),
         ("with one root twice", |s| s.roots.push(s.roots[0].clone()), Contained),
-        ("with a root in a root", |s| {
-            let mut other = s.roots[0].clone();
-            (other.name, other.path) = ("tree:/h/f".into(), b"/h/f".to_vec());
-            s.roots.push(other);
-        }, Contained),
+        (
+            "with a root in a root",
+            |s| {
+                let mut other = s.roots[0].clone();
+                (other.name, other.path) = ("tree:/h/f".into(), b"/h/f".to_vec());
+                s.roots.push(other);
+            },
+            Contained,
+        ),
         ("with a file as root", |s| s.roots[0].node.kind = NodeKind::File, Contained),
-        ("with a link as root", |s| {
-            s.roots[0].node.kind = NodeKind::Symlink;
-            s.roots[0].node.target = Some(b"/".to_vec());
-        }, Contained),
-        ("below a link that is a root", |s| {
-            let mut link = s.roots[0].clone();
-            (link.name, link.path, link.tree) = ("tree:/l".into(), b"/l".to_vec(), None);
-            link.node.kind = NodeKind::Symlink;
-            link.node.target = Some(b"..".to_vec());
-            let mut inner = s.roots[0].clone();
-            (inner.name, inner.path) = ("tree:/l/in".into(), b"/l/pwned".to_vec());
-            s.roots = vec![link, inner];
-        }, Refused),
-        ("with a device as root", |s| {
-            s.roots[0].node.kind = NodeKind::Blockdev;
-            s.roots[0].node.device = Some((8, 0));
-        }, Contained),
-        ("of an unknown pack", |s| {
-            s.roots[0].tree.as_mut().unwrap().pack = PackHandle([7; 16]);
-        }, Refused),
-        ("of an ordinal that is not there", |s| s.roots[0].tree.as_mut().unwrap().first = 9, Refused),
+        (
+            "with a link as root",
+            |s| {
+                s.roots[0].node.kind = NodeKind::Symlink;
+                s.roots[0].node.target = Some(b"/".to_vec());
+            },
+            Contained,
+        ),
+        (
+            "below a link that is a root",
+            |s| {
+                let mut link = s.roots[0].clone();
+                (link.name, link.path, link.tree) = ("tree:/l".into(), b"/l".to_vec(), None);
+                link.node.kind = NodeKind::Symlink;
+                link.node.target = Some(b"..".to_vec());
+                let mut inner = s.roots[0].clone();
+                (inner.name, inner.path) = ("tree:/l/in".into(), b"/l/pwned".to_vec());
+                s.roots = vec![link, inner];
+            },
+            Refused,
+        ),
+        (
+            "with a device as root",
+            |s| {
+                s.roots[0].node.kind = NodeKind::Blockdev;
+                s.roots[0].node.device = Some((8, 0));
+            },
+            Contained,
+        ),
+        (
+            "of an unknown pack",
+            |s| {
+                s.roots[0].tree.as_mut().unwrap().pack = PackHandle([7; 16]);
+            },
+            Refused,
+        ),
+        (
+            "of an ordinal that is not there",
+            |s| s.roots[0].tree.as_mut().unwrap().first = 9,
+            Refused,
+        ),
         ("of a slice", |s| s.roots[0].tree.as_mut().unwrap().slice = Some((0, 5)), Refused),
         ("of two chunks", |s| s.roots[0].tree.as_mut().unwrap().count = 2, Refused),
-        ("with content that is not there", |s| {
-            let mut node = Node::new(NodeKind::Stream, *b"x");
-            let run = ChunkRun { pack: PackHandle([7; 16]), first: 0, count: 1, slice: None };
-            (node.size, node.content) = (5, Content { depth: 0, runs: vec![run] });
-            (s.roots[0].node, s.roots[0].tree) = (node, None);
-        }, Refused),
+        (
+            "with content that is not there",
+            |s| {
+                let mut node = Node::new(NodeKind::Stream, *b"x");
+                let run = ChunkRun { pack: PackHandle([7; 16]), first: 0, count: 1, slice: None };
+                (node.size, node.content) = (5, Content { depth: 0, runs: vec![run] });
+                (s.roots[0].node, s.roots[0].tree) = (node, None);
+            },
+            Refused,
+        ),
         ("with 5000 roots", |s| s.roots = vec![s.roots[0].clone(); 5000], Refused),
         ("with 300 tags", |s| s.tags = vec!["t".into(); 300], Refused),
-        ("of times that are none", |s| (s.time, s.ended) = ("never".into(), "\0".into()), Contained),
+        (
+            "of times that are none",
+            |s| (s.time, s.ended) = ("never".into(), "\0".into()),
+            Contained,
+        ),
         ("with a source that is none", |s| s.source = "\u{1b}]0;x\u{7}\u{202e}".into(), Contained),
     ];
     for (case, alter, expect) in cases {
@@ -751,14 +790,18 @@ fn hostile_commits_are_refused() {
         ("of another predecessor", |c| c.prev = ObjectId([7; 32])),
         ("of no predecessor", |c| c.prev = NO_PREVIOUS),
         ("of another repository", |c| c.repository = RepositoryId([7; 32])),
-        ("with an object that is not there", |c| c.puts[0].name = ObjectName::Data(ObjectId([7; 32]))),
+        ("with an object that is not there", |c| {
+            c.puts[0].name = ObjectName::Data(ObjectId([7; 32]))
+        }),
         ("with another size", |c| c.puts[0].bytes += 1),
         ("with all sizes there are", |c| c.puts[0].bytes = u64::MAX),
         ("with all sizes twice", |c| {
             (c.puts[0].bytes, c.puts[1].bytes) = (u64::MAX, u64::MAX);
         }),
         ("without its packs", |c| c.puts.retain(|put| !matches!(put.name, ObjectName::Data(_)))),
-        ("without its segment", |c| c.puts.retain(|put| !matches!(put.name, ObjectName::Index(..)))),
+        ("without its segment", |c| {
+            c.puts.retain(|put| !matches!(put.name, ObjectName::Index(..)))
+        }),
         ("of another snapshot", |c| c.snapshot.as_mut().unwrap().snapshot.id = ObjectId([7; 32])),
         ("of another writer's snapshot", |c| {
             c.snapshot.as_mut().unwrap().snapshot.writer = ActorId([7; 8]);
@@ -885,8 +928,7 @@ fn bombs() {
             assert!(forge.try_draft(&format!("a chunk of {case}"), draft), "chunk: {case}");
         }
         let mut draft = Draft::plain();
-        let mut sealer =
-            Sealer::begin(&[&forge.read()], Vec::new(), ObjectSize::Free).unwrap();
+        let mut sealer = Sealer::begin(&[&forge.read()], Vec::new(), ObjectSize::Free).unwrap();
         sealer.write(frame).unwrap();
         draft.sealed = Some(sealer.finish());
         assert!(forge.try_draft(&format!("a snapshot of {case}"), draft), "snapshot: {case}");

@@ -169,8 +169,8 @@ impl Household {
         let target = Target::open(target, TargetOptions::default()).map_err(|e| text(&e))?;
         let options = RestoreOptions { threads: 1, ..RestoreOptions::default() };
         let progress = Progress::default();
-        let report = restore(&access, &snapshot, b"", &target, &options, &progress)
-            .map_err(|e| text(&e))?;
+        let report =
+            restore(&access, &snapshot, b"", &target, &options, &progress).map_err(|e| text(&e))?;
         if report.is_complete() { Ok(report) } else { Err(format!("{report:?}")) }
     }
 

@@ -71,7 +71,8 @@ impl Model {
             .into_iter()
             .map(|(name, bytes)| (below.join(name).to_str().unwrap().to_owned(), bytes))
             .collect();
-        let sum: Vec<u8> = all.values().flat_map(|bytes| bytes.iter().step_by(3).copied()).collect();
+        let sum: Vec<u8> =
+            all.values().flat_map(|bytes| bytes.iter().step_by(3).copied()).collect();
         all.insert("dump".to_owned(), sum);
         all
     }
@@ -83,9 +84,8 @@ impl Model {
         let dump: Box<_> = Box::new(stream("dump", &expected["dump"]));
         let roots = vec![tree(self.source.path()), dump];
         let opened = Repository::open(faulty.clone(), self.states.path(), Some(self.home.id));
-        let done = opened.is_ok_and(|repository| {
-            self.home.backup_roots(repository, "host", &[], roots).is_ok()
-        });
+        let done = opened
+            .is_ok_and(|repository| self.home.backup_roots(repository, "host", &[], roots).is_ok());
         assert!(done || faulty.is_crashed(), "a backup failed without a crash");
         let history = History::read(&self.open()).unwrap();
         let new: Vec<_> = history.live().filter(|r| !self.listed.contains_key(&r.name)).collect();

@@ -51,12 +51,8 @@ fn prune_at(home: &Household, host: SystemTime) -> u64 {
     let repository = home.open();
     let identity = [home.maintainer.identity.to_identity()];
     let host = ManualClock::new(host);
-    let maintainer = Maintainer {
-        repository: &repository,
-        keys: &home.maintainer,
-        clock: &host,
-        reserve: None,
-    };
+    let maintainer =
+        Maintainer { repository: &repository, keys: &home.maintainer, clock: &host, reserve: None };
     let (options, progress) = (options(Repack::Off), Progress::default());
     Prune { maintainer: &maintainer, identities: &identity, options, progress: &progress }
         .run()

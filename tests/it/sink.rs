@@ -38,8 +38,7 @@ fn a_store_that_refuses_a_put_saves_nothing_and_says_so() {
             let faulty = Arc::new(FaultyStore::new(home.store.image(), [strike]));
             let repository =
                 Repository::open(faulty.clone(), states.path(), Some(home.id)).unwrap();
-            let ended =
-                home.backup_roots(repository, "a", &[], vec![Box::new(stream("a", &new))]);
+            let ended = home.backup_roots(repository, "a", &[], vec![Box::new(stream("a", &new))]);
             let after = home.open_in(Arc::new(faulty.inner().image()), states.path());
             let history = History::read(&after).unwrap();
             let when = format!("{fault:?} at put {nth}");
