@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod damage;
 mod forget;
+mod hostile;
 mod household;
 mod keys;
 mod kill;
