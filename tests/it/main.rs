@@ -6,4 +6,6 @@ mod check;
 mod cli;
 mod forget;
 mod household;
+mod program;
 mod prune;
+mod tour;
