@@ -118,37 +118,6 @@ pub enum Command {
     Version(VersionArgs),
 }
 
-impl Command {
-    /// Its name on the command line.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Init(_) => "init",
-            Self::Backup(_) => "backup",
-            Self::Snapshots(_) => "snapshots",
-            Self::Ls(_) => "ls",
-            Self::Find(_) => "find",
-            Self::Diff(_) => "diff",
-            Self::Cat(_) => "cat",
-            Self::Stats(_) => "stats",
-            Self::Restore(_) => "restore",
-            Self::Check(_) => "check",
-            Self::Forget(_) => "forget",
-            Self::Prune(_) => "prune",
-            Self::Recover(_) => "recover",
-            Self::Repair(_) => "repair",
-            Self::Key(_) => "key",
-            Self::Writer(_) => "writer",
-            Self::RecoveryKit(_) => "recovery-kit",
-            Self::Config(_) => "config",
-            Self::Completions(_) => "completions",
-            Self::Man(_) => "man",
-            Self::Explain(_) => "explain",
-            Self::Version(_) => "version",
-        }
-    }
-}
-
 /// Options of every command.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]

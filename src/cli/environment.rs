@@ -125,6 +125,19 @@ impl Environment {
         self.variables.keys().map(OsString::as_os_str).filter(own)
     }
 
+    /// The variables for a child: all but the program's own, those in `secret`, and the folder of
+    /// systemd's credentials.
+    #[must_use]
+    pub fn of_child(&self, secret: &[&str]) -> Vec<(OsString, OsString)> {
+        let is_kept = |name: &OsStr| {
+            !name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+                && name != "CREDENTIALS_DIRECTORY"
+                && !secret.iter().any(|secret| name == *secret)
+        };
+        let kept = self.variables.iter().filter(|(name, _)| is_kept(name));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// Takes the program's own variables away from a child that is about to be started.
     pub fn scrub(&self, child: &mut std::process::Command) {
         for name in self.own_names() {
@@ -175,5 +188,12 @@ mod tests {
         environment.scrub(&mut child);
         let removed: Vec<_> = child.get_envs().filter(|(_, value)| value.is_none()).collect();
         assert_eq!(removed.len(), 2, "{removed:?}");
+        let environment = Environment::new([
+            ("HOLDFAST_PASSWORD", "secret"),
+            ("CREDENTIALS_DIRECTORY", "/run/credentials"),
+            ("MAIN_KEY", "secret"),
+            ("PATH", "/bin"),
+        ]);
+        assert_eq!(environment.of_child(&["MAIN_KEY"]), [("PATH".into(), "/bin".into())]);
     }
 }

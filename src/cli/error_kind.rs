@@ -14,6 +14,7 @@ use crate::format::snapshot::SnapshotError;
 use crate::index::database::IndexError;
 use crate::repo::chunk_writer::WriteError;
 use crate::repo::error::RepoError;
+use crate::repo::pack_reader::PackReadError;
 use crate::store::StoreError;
 
 /// The kind of one error, its sources aside.
@@ -38,6 +39,9 @@ pub fn known_kind(error: &(dyn Error + 'static)) -> Option<&'static Explanation>
     }
     if let Some(error) = error.downcast_ref::<IndexError>() {
         return Some(index_kind(error));
+    }
+    if let Some(PackReadError::Chunk { .. }) = error.downcast_ref() {
+        return Some(&trust::CONTENT);
     }
     match error.downcast_ref::<WriteError>() {
         Some(WriteError::FrameMismatch { .. } | WriteError::WorkerLost) => Some(&usage::INTERNAL),

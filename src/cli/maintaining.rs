@@ -10,15 +10,14 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{check, key, prune, repository as place, usage};
 use crate::cli::open_repository::{open, open_store, unlock, unlock_unasked};
+use crate::cli::reading::read_access;
 use crate::cli::selector::Candidate;
 use crate::crypto::ids::DomainKeys;
 use crate::crypto::recipient::Identity;
 use crate::format::keyfile::MaintainerKeys;
 use crate::id::DomainId;
-use crate::index::database::IndexDatabase;
 use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::forget::Labelled;
-use crate::repo::domain_index;
 use crate::repo::history::History;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
@@ -115,24 +114,11 @@ impl Keyring {
 
     /// A reader of chunks, whose index is brought up to date; nothing without a read identity.
     ///
-    /// The index is another than that of a writer, which forgets packs that have been deleted:
-    /// a reader needs their ids after a repack.
+    /// What is wrong with index segments is for `check` to find.
     pub fn access(&self, history: &History) -> Result<Option<Arc<ReadAccess>>, CommandError> {
-        if self.unlocked.is_none() {
-            return Ok(None);
-        }
-        let repository = &self.repository;
-        let mut domains = Vec::new();
-        for (domain, keys) in self.domains() {
-            let path = repository.state.reading_index_path(domain);
-            let database = IndexDatabase::open(&path)
-                .map_err(|error| CommandError::classify(&error, &place::LOCAL_INDEX))?;
-            let identity = keys.index_identity();
-            domain_index::update(repository, history, domain, &identity, &database, |_| true)?;
-            domains.push((domain, keys, database));
-        }
-        let (store, identities) = (repository.store.clone(), self.read_identities());
-        Ok(Some(Arc::new(ReadAccess::new(store, repository.id, identities, domains))))
+        let Some(unlocked) = &self.unlocked else { return Ok(None) };
+        let (access, _) = read_access(&self.repository, history, unlocked)?;
+        Ok(Some(access))
     }
 }
 
@@ -142,7 +128,6 @@ pub fn reserve(context: &Context) -> Result<LocalStore, CommandError> {
 }
 
 /// Snapshots as a selector chooses among them.
-#[must_use]
 pub fn candidates<'a>(snapshots: &'a [Labelled], ids: &'a [String]) -> Vec<Candidate<'a>> {
     let rows = snapshots.iter().zip(ids);
     rows.map(|(one, id)| Candidate {
@@ -153,6 +138,8 @@ pub fn candidates<'a>(snapshots: &'a [Labelled], ids: &'a [String]) -> Vec<Candi
             .as_ref()
             .and_then(|label| label.time.parse::<Timestamp>().ok())
             .unwrap_or(one.record.time),
+        committed: one.record.time,
+        seq: one.record.seq,
     })
     .collect()
 }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod config_files;
 pub mod config_text;
 pub mod context;
+pub mod entry;
 pub mod environment;
 pub mod error;
 pub mod error_kind;
@@ -60,7 +61,7 @@ pub fn run(arguments: Vec<OsString>, environment: Environment) -> u8 {
         Ok(options) => Arc::new(Output::new(options)),
         Err(error) => return end(&plain, Err(error)),
     };
-    let result = catch_unwind(AssertUnwindSafe(|| execute(cli, environment, &output)));
+    let result = catch_unwind(AssertUnwindSafe(|| execute(cli, &environment, &output)));
     // The panic hook has said where; what broke is not known to be safe to print.
     let result = result.unwrap_or_else(|_| {
         Err(CommandError::new(&usage::INTERNAL, "the command stopped at an internal fault"))
@@ -68,37 +69,38 @@ pub fn run(arguments: Vec<OsString>, environment: Environment) -> u8 {
     end(&output, result)
 }
 
-fn execute(cli: Cli, environment: Environment, output: &Arc<Output>) -> Result<Exit, CommandError> {
+fn execute(
+    cli: Cli,
+    environment: &Environment,
+    output: &Arc<Output>,
+) -> Result<Exit, CommandError> {
     let Cli { global, command } = cli;
-    log::start(global.verbose, &environment)?;
+    log::start(global.verbose, environment)?;
     let bare = |global| Context::bare(global, environment.clone(), Arc::clone(output));
+    let full = |global| Context::new(global, environment.clone(), Arc::clone(output));
     match command {
-        Command::Version(args) => return command::version::run(args, &bare(global)),
-        Command::Explain(args) => return command::explain::run(&args, &bare(global)),
-        Command::Completions(args) => return command::completions::run(&args, &bare(global)),
-        Command::Man(args) => return command::man::run(&args, &bare(global)),
-        _ => {}
-    }
-    let context = Context::new(global, environment, Arc::clone(output))?;
-    match command {
-        Command::Config(args) => command::config::run(&args, &context),
-        Command::Backup(args) => command::backup_run::run(&args, &context),
-        Command::Cat(args) => command::restore_run::run_cat(&args, &context),
-        Command::Init(args) => command::init::run(&args, &context),
-        Command::Key(args) => command::key::run(&args, &context),
-        Command::Writer(args) => command::writer::run(&args, &context),
-        Command::Restore(args) => command::restore_run::run(&args, &context),
-        Command::RecoveryKit(args) => command::recovery_kit::run(&args, &context),
-        Command::Snapshots(args) => command::snapshots::run(&args, &context),
-        Command::Forget(args) => command::forget::run(&args, &context),
-        Command::Prune(args) => command::prune::run(&args, &context),
-        Command::Recover(args) => command::recover::run(&args, &context),
-        Command::Check(args) => command::check::run(&args, &context),
-        Command::Repair(args) => command::repair::run(&args, &context),
-        other => Err(CommandError::new(
-            &usage::NOT_IN_BUILD,
-            format!("this build does not have the command {}", other.name()),
-        )),
+        Command::Version(args) => command::version::run(args, &bare(global)),
+        Command::Explain(args) => command::explain::run(&args, &bare(global)),
+        Command::Completions(args) => command::completions::run(&args, &bare(global)),
+        Command::Man(args) => command::man::run(&args, &bare(global)),
+        Command::Cat(args) => command::restore_run::run_cat(&args, &full(global)?),
+        Command::Config(args) => command::config::run(&args, &full(global)?),
+        Command::Backup(args) => command::backup_run::run(&args, &full(global)?),
+        Command::Init(args) => command::init::run(&args, &full(global)?),
+        Command::Key(args) => command::key::run(&args, &full(global)?),
+        Command::Writer(args) => command::writer::run(&args, &full(global)?),
+        Command::Snapshots(args) => command::snapshots::run(&args, &full(global)?),
+        Command::Ls(args) => command::ls::run(&args, &full(global)?),
+        Command::Find(args) => command::find::run(&args, &full(global)?),
+        Command::Diff(args) => command::diff::run(&args, &full(global)?),
+        Command::Stats(args) => command::stats::run(&args, &full(global)?),
+        Command::Restore(args) => command::restore_run::run(&args, &full(global)?),
+        Command::RecoveryKit(args) => command::recovery_kit::run(&args, &full(global)?),
+        Command::Forget(args) => command::forget::run(&args, &full(global)?),
+        Command::Prune(args) => command::prune::run(&args, &full(global)?),
+        Command::Recover(args) => command::recover::run(&args, &full(global)?),
+        Command::Check(args) => command::check::run(&args, &full(global)?),
+        Command::Repair(args) => command::repair::run(&args, &full(global)?),
     }
 }
 

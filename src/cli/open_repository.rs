@@ -175,7 +175,7 @@ pub fn reading_index_path(repository: &Repository, domain: DomainId) -> PathBuf 
     if writers.iter().filter(|entry| entry.domain == domain).count() > 1 {
         return repository.state.path().join(format!("reading-{domain}.sqlite"));
     }
-    repository.state.index_path(domain)
+    repository.state.reading_index_path(domain)
 }
 
 /// The identities of the files that the options, the environment or the configuration name.

@@ -2,22 +2,32 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::cli::context::Context;
-use crate::cli::error::CommandError;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::restore;
+use crate::cli::maintaining::short;
 use crate::cli::open_repository::{open, unlock};
-use crate::cli::selector::{Candidate, Selector};
+use crate::cli::selector::{Candidate, Selector, SelectorError, Which};
+use crate::cli::time::format_local;
 use crate::crypto::ids::DomainKeys;
 use crate::format::commit::ObjectName;
 use crate::format::limits;
 use crate::format::snapshot::Snapshot;
 use crate::index::database::IndexDatabase;
-use crate::repo::domain_index;
+use crate::progress::Progress;
+use crate::repo::domain_index::{self, SegmentFindings};
 use crate::repo::error::RepoError;
 use crate::repo::history::{History, SnapshotRecord};
 use crate::repo::objects::open_named;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
 use crate::repo::unlock::Unlocked;
+use crate::restore::error::with_causes;
+
+/// A snapshot with what the logs say of it.
+pub type FoundSnapshot<'a> = (&'a SnapshotRecord, Snapshot);
 
 /// A repository that can be read.
 pub struct Reading {
@@ -42,33 +52,11 @@ impl Reading {
         for finding in &history.findings {
             context.output.warning(&finding.to_string());
         }
-        let mut domains = Vec::new();
-        for file in &unlocked.domains {
-            let keys = DomainKeys::derive(&file.secret);
-            let database = IndexDatabase::open(&repository.state.reading_index_path(file.domain))
-                .map_err(RepoError::from)?;
-            let identity = keys.index_identity();
-            let all = |_| true;
-            let findings = domain_index::update(
-                &repository,
-                &history,
-                file.domain,
-                &identity,
-                &database,
-                all,
-            )?;
-            for finding in findings {
-                context.output.warning(&finding.to_string());
-            }
-            domains.push((file.domain, keys, database));
+        let (access, findings) = read_access(&repository, &history, &unlocked)?;
+        for finding in findings {
+            context.output.warning(&with_causes(&finding));
         }
-        let access = ReadAccess::new(
-            Arc::clone(&repository.store),
-            repository.id,
-            unlocked.read_identities(),
-            domains,
-        );
-        Ok(Self { repository, history, unlocked, access: Arc::new(access) })
+        Ok(Self { repository, history, unlocked, access })
     }
 
     /// Reads one snapshot.
@@ -91,30 +79,165 @@ impl Reading {
         }
     }
 
-    /// The snapshot that a selector means.
+    /// The snapshot that a selector means; only what choosing it takes is opened.
+    ///
+    /// One that cannot be read is a warning and is passed over, unless its id names it.
+    ///
+    /// # Errors
+    /// `HF-REPO-005`, `-006`; for an id, what keeps that snapshot from being read.
     pub fn select(
         &self,
         context: &Context,
         selector: &Selector,
-    ) -> Result<(&SnapshotRecord, Snapshot), CommandError> {
-        let mut found: Vec<(&SnapshotRecord, Snapshot)> = Vec::new();
-        for record in self.history.live() {
-            match self.snapshot(record) {
-                Ok(snapshot) => found.push((record, snapshot)),
-                Err(error) => context.output.warning(&error.to_string()),
+    ) -> Result<FoundSnapshot<'_>, CommandError> {
+        let mut records: Vec<&SnapshotRecord> = self.history.live().collect();
+        records.sort_by_key(|record| (record.time, record.seq, record.name));
+        match &selector.which {
+            Which::Latest => {
+                let newest_first = records.iter().rev().copied();
+                let mut readable = newest_first.filter_map(|record| self.readable(context, record));
+                let missing = || selector.not_found(records.len());
+                Ok(readable.nth(selector.back).ok_or_else(missing)?)
+            }
+            Which::Id(_) => {
+                let ids: Vec<String> = records.iter().map(|r| r.name.id.to_string()).collect();
+                let candidates: Vec<Candidate<'_>> = records
+                    .iter()
+                    .zip(&ids)
+                    .map(|(record, id)| candidate(record, id, None))
+                    .collect();
+                let record = records[selector.resolve(&candidates)?];
+                Ok((record, self.snapshot(record)?))
+            }
+            Which::Source(_) | Which::Until(_) => {
+                let mut found = self.all(context);
+                let index = resolve(selector, &found)?;
+                Ok(found.swap_remove(index))
             }
         }
-        let ids: Vec<String> = found.iter().map(|(record, _)| record.name.id.to_string()).collect();
-        let candidates: Vec<Candidate<'_>> = found
-            .iter()
-            .zip(&ids)
-            .map(|((record, snapshot), id)| Candidate {
-                id,
-                source: &snapshot.source,
-                time: snapshot.time.parse().unwrap_or(record.time),
-            })
-            .collect();
-        let index = selector.resolve(&candidates)?;
-        Ok(found.swap_remove(index))
     }
+
+    /// All live snapshots that can be read, in the order of their times.
+    pub fn all(&self, context: &Context) -> Vec<FoundSnapshot<'_>> {
+        let live = self.history.live();
+        let mut found: Vec<_> = live.filter_map(|record| self.readable(context, record)).collect();
+        found.sort_by_key(|(record, snapshot)| {
+            (made_at(record, Some(snapshot)), record.seq, record.name)
+        });
+        found
+    }
+
+    /// The snapshots that any of the selectors means, in the order of their times; all where none
+    /// is given.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn select_all(
+        &self,
+        context: &Context,
+        selectors: &[String],
+    ) -> Result<Vec<FoundSnapshot<'_>>, CommandError> {
+        let mut found = self.all(context);
+        if !selectors.is_empty() {
+            let mut chosen = Vec::new();
+            for text in selectors {
+                chosen.push(resolve(&context.selector(text)?, &found)?);
+            }
+            let mut number = 0..;
+            found.retain(|_| number.next().is_some_and(|number| chosen.contains(&number)));
+        }
+        Ok(found)
+    }
+
+    fn readable<'a>(
+        &self,
+        context: &Context,
+        record: &'a SnapshotRecord,
+    ) -> Option<FoundSnapshot<'a>> {
+        match self.snapshot(record) {
+            Ok(snapshot) => Some((record, snapshot)),
+            Err(error) => {
+                context.output.warning(&with_causes(&error));
+                None
+            }
+        }
+    }
+}
+
+fn resolve(selector: &Selector, found: &[FoundSnapshot<'_>]) -> Result<usize, SelectorError> {
+    let ids: Vec<String> = found.iter().map(|(record, _)| record.name.id.to_string()).collect();
+    let candidates: Vec<Candidate<'_>> = found
+        .iter()
+        .zip(&ids)
+        .map(|((record, snapshot), id)| candidate(record, id, Some(snapshot)))
+        .collect();
+    selector.resolve(&candidates)
+}
+
+fn candidate<'a>(
+    record: &SnapshotRecord,
+    id: &'a str,
+    snapshot: Option<&'a Snapshot>,
+) -> Candidate<'a> {
+    let source = snapshot.map_or("", |snapshot| &snapshot.source);
+    let (committed, seq) = (record.time, record.seq);
+    Candidate { id, source, time: made_at(record, snapshot), committed, seq }
+}
+
+/// A reader of chunks, whose index is brought up to date, and what is wrong with index segments.
+///
+/// The index is another than that of a writer: a writer must not take over what other writers
+/// claim, and forgets packs that have been deleted, whose ids a reader needs after a repack.
+pub fn read_access(
+    repository: &Repository,
+    history: &History,
+    unlocked: &Unlocked,
+) -> Result<(Arc<ReadAccess>, SegmentFindings), RepoError> {
+    let mut domains = Vec::new();
+    let mut findings = Vec::new();
+    for file in &unlocked.domains {
+        let keys = DomainKeys::derive(&file.secret);
+        let path = repository.state.path().join(format!("reading-index-{}.sqlite", file.domain));
+        let database = IndexDatabase::open(&path)?;
+        let identity = keys.index_identity();
+        let all = |_| true;
+        findings.extend(domain_index::update(
+            repository,
+            history,
+            file.domain,
+            &identity,
+            &database,
+            all,
+        )?);
+        domains.push((file.domain, keys, database));
+    }
+    let store = Arc::clone(&repository.store);
+    let access = ReadAccess::new(store, repository.id, unlocked.read_identities(), domains);
+    Ok((Arc::new(access), findings))
+}
+
+/// When a snapshot was made, as it says itself, else as its commit says.
+pub fn made_at(record: &SnapshotRecord, snapshot: Option<&Snapshot>) -> Timestamp {
+    snapshot.and_then(|snapshot| snapshot.time.parse().ok()).unwrap_or(record.time)
+}
+
+/// `snapshot 1a2b3c4d of SOURCE at TIME`.
+#[must_use]
+pub fn heading(context: &Context, (record, snapshot): &FoundSnapshot<'_>) -> String {
+    let time = format_local(made_at(record, Some(snapshot)), &context.now);
+    format!("snapshot {} of {} at {time}", short(&record.name.id), snapshot.source)
+}
+
+/// Prints the troubles of a walk that nobody watched; with lost parts the command ends as a
+/// check that has found damage.
+pub fn ending(context: &Context, progress: &Progress, lost_parts: u64) -> Exit {
+    for message in progress.take_messages() {
+        context.output.warning(&message);
+    }
+    if lost_parts == 0 {
+        return Exit::Done;
+    }
+    let id = restore::DAMAGED.id;
+    context.output.warning(&format!("{lost_parts} parts of the tree could not be read ({id})"));
+    Exit::Findings
 }

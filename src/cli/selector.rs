@@ -88,8 +88,12 @@ pub struct Candidate<'a> {
     pub id: &'a str,
     /// Its source.
     pub source: &'a str,
-    /// When it was made.
+    /// When it was made, as the snapshot says.
     pub time: Timestamp,
+    /// When it was committed, as its log says.
+    pub committed: Timestamp,
+    /// Its place in its writer's log.
+    pub seq: u64,
 }
 
 impl Selector {
@@ -136,7 +140,9 @@ impl Selector {
         Err(SelectorError::Malformed { text: text.to_owned() })
     }
 
-    /// The index of the snapshot that is meant. Of two of the same time the greater id is newer.
+    /// The index of the snapshot that is meant: `latest` counts from the one committed last, what
+    /// names a source or a time from the one made last. Of two of the same time the one with the
+    /// greater sequence number is newer.
     ///
     /// # Errors
     /// None fits, or an id that several fit.
@@ -152,12 +158,18 @@ impl Selector {
         if let (Which::Id(digits), 2..) = (&self.which, fitting.len()) {
             return Err(SelectorError::Ambiguous { digits: digits.clone(), count: fitting.len() });
         }
-        let newest_first = |index: &usize| (candidates[*index].time, candidates[*index].id);
-        fitting.sort_by(|a, b| newest_first(b).cmp(&newest_first(a)));
-        fitting.get(self.back).copied().ok_or_else(|| SelectorError::NotFound {
-            name: self.describe(),
-            candidates: candidates.len(),
-        })
+        let age = |index: &usize| {
+            let Candidate { id, time, committed, seq, .. } = candidates[*index];
+            (if self.which == Which::Latest { committed } else { time }, seq, id)
+        };
+        fitting.sort_by(|a, b| age(b).cmp(&age(a)));
+        fitting.get(self.back).copied().ok_or_else(|| self.not_found(candidates.len()))
+    }
+
+    /// That none of `candidates` snapshots is meant.
+    #[must_use]
+    pub fn not_found(&self, candidates: usize) -> SelectorError {
+        SelectorError::NotFound { name: self.describe(), candidates }
     }
 
     fn describe(&self) -> String {
@@ -235,13 +247,15 @@ mod tests {
 
     #[test]
     fn resolved_to_the_newest_that_fits() {
-        let candidate =
-            |id, source, time: &str| Candidate { id, source, time: time.parse().unwrap() };
+        let candidate = |id, source, time: &str, seq| {
+            let time = time.parse().unwrap();
+            Candidate { id, source, time, committed: time, seq }
+        };
         let list = [
-            candidate("aaaa11", "etc", "2026-03-01T10:00:00Z"),
-            candidate("aaaa22", "shop", "2026-03-03T10:00:00Z"),
-            candidate("bbbb33", "etc", "2026-03-02T10:00:00Z"),
-            candidate("cccc44", "etc", "2026-03-03T10:00:00Z"),
+            candidate("aaaa11", "etc", "2026-03-01T10:00:00Z", 1),
+            candidate("aaaa22", "shop", "2026-03-03T10:00:00Z", 3),
+            candidate("bbbb33", "etc", "2026-03-02T10:00:00Z", 2),
+            candidate("0ccc44", "etc", "2026-03-03T10:00:00Z", 4),
         ];
         let cases = [
             ("latest", Some(3)),
@@ -263,5 +277,12 @@ mod tests {
         }
         let ambiguous = parse("aaaa").unwrap().resolve(&list);
         assert_eq!(ambiguous, Err(SelectorError::Ambiguous { digits: "aaaa".into(), count: 2 }));
+        let mut list = list;
+        // Saved last, under a time long ago.
+        list[0].committed = "2026-03-04T10:00:00Z".parse().unwrap();
+        for (text, index) in [("latest", 0), ("latest~1", 3), ("source:etc", 3), ("@2026-03-01", 0)]
+        {
+            assert_eq!(parse(text).unwrap().resolve(&list), Ok(index), "{text}");
+        }
     }
 }

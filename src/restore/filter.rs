@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use crate::source::files::exclude::LetterCase;
+
 /// A pattern that is none.
 #[derive(Debug, thiserror::Error)]
 #[error("the pattern {pattern:?} is not valid")]
@@ -37,6 +39,11 @@ pub struct Patterns(GlobSet);
 impl Patterns {
     /// Compiles patterns.
     pub fn new(patterns: &[String]) -> Result<Self, PatternError> {
+        Self::with_case(patterns, LetterCase::Exact)
+    }
+
+    /// Compiles patterns that may not tell upper case from lower case.
+    pub fn with_case(patterns: &[String], case: LetterCase) -> Result<Self, PatternError> {
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
             let at = |source| PatternError { pattern: pattern.clone(), source };
@@ -46,8 +53,9 @@ impl Patterns {
                 None => format!("/**/{trimmed}"),
             };
             for glob in [anchored.clone(), format!("{}/**", anchored.trim_end_matches('/'))] {
-                let glob = GlobBuilder::new(&glob).literal_separator(true).build().map_err(at)?;
-                set.add(glob);
+                let mut glob = GlobBuilder::new(&glob);
+                glob.literal_separator(true).case_insensitive(case == LetterCase::Ignored);
+                set.add(glob.build().map_err(at)?);
             }
         }
         let failed = |source| PatternError { pattern: patterns.join(" "), source };
@@ -131,6 +139,10 @@ mod tests {
             }
         }
         assert!(Patterns::new(&["[".to_owned()]).is_err());
+        for (case, is_found) in [(LetterCase::Exact, false), (LetterCase::Ignored, true)] {
+            let patterns = Patterns::with_case(&["readme*".into()], case).unwrap();
+            assert_eq!(patterns.matches_itself(b"/a/README.md"), is_found);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::format::tree::{EntryKey, join};
 use crate::progress::Progress;
 use crate::repo::read_access::ReadAccess;
 use crate::repo::snapshot_path::normal_path;
-use crate::repo::tree_reader::{TreeReadError, TreeReader};
+use crate::repo::tree_reader::{TreeReadError, TreeReader, is_beneath};
 use crate::restore::error::with_causes;
 
 /// How an entry differs.
@@ -65,16 +65,23 @@ pub struct DiffTotals {
     pub lost_parts: u64,
 }
 
-/// Visits what differs, root by root and in the order of the trees.
+/// Visits what differs at `path` and below it (the empty path: everywhere), root by root and in the
+/// order of the trees.
 pub fn diff(
     access: &Arc<ReadAccess>,
     old: &Snapshot,
     new: &Snapshot,
+    path: &[u8],
     visit: &mut dyn FnMut(&Difference<'_>) -> ControlFlow<()>,
     progress: &Progress,
 ) -> Result<DiffTotals, TreeReadError> {
-    let mut comparison =
-        Comparison { visit, progress, totals: DiffTotals::default(), is_over: false };
+    let mut comparison = Comparison {
+        visit,
+        progress,
+        wanted: normal_path(path),
+        totals: DiffTotals::default(),
+        is_over: false,
+    };
     for root in &new.roots {
         let before = old.roots.iter().find(|old| normal_path(&old.path) == normal_path(&root.path));
         comparison.roots(access, before, Some(root))?;
@@ -91,6 +98,8 @@ pub fn diff(
 struct Comparison<'a> {
     visit: &'a mut dyn FnMut(&Difference<'_>) -> ControlFlow<()>,
     progress: &'a Progress,
+    /// Only what is there or below.
+    wanted: Vec<u8>,
     totals: DiffTotals,
     is_over: bool,
 }
@@ -119,7 +128,11 @@ impl Comparison<'_> {
             return Ok(());
         }
         let Some(root) = new.or(old) else { return Ok(()) };
-        let path = [b"/", &normal_path(&root.path)[..]].concat();
+        let root_path = normal_path(&root.path);
+        if !is_beneath(&root_path, &self.wanted) && !is_beneath(&self.wanted, &root_path) {
+            return Ok(());
+        }
+        let path = [b"/", &root_path[..]].concat();
         self.compare(&path, old.map(|root| &root.node), new.map(|root| &root.node));
         let mut sides = [Side::open(access, old)?, Side::open(access, new)?];
         while !self.is_over && !self.progress.is_cancelled() {
@@ -191,6 +204,9 @@ impl Comparison<'_> {
     }
 
     fn compare(&mut self, path: &[u8], old: Option<&Node>, new: Option<&Node>) {
+        if !is_beneath(&path[1..], &self.wanted) {
+            return;
+        }
         let Some(change) = change_of(old, new) else { return };
         match change {
             Change::Added => self.totals.added += 1,

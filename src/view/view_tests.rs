@@ -65,14 +65,20 @@ fn listings_show_what_is_asked_for() {
     assert_eq!((done.entries, found.last().unwrap().as_str()), (301, "/s.sql"));
 }
 
-fn changes(fixture: &mut Fixture, old: &Snapshot, new: &Snapshot) -> (Vec<(Change, String)>, u64) {
+fn changes(
+    fixture: &mut Fixture,
+    old: &Snapshot,
+    new: &Snapshot,
+    path: &str,
+) -> (Vec<(Change, String)>, u64) {
     let access = fixture.access();
     let mut changes = Vec::new();
     let mut visit = |found: &crate::view::diff::Difference<'_>| {
         changes.push((found.change, text(found.path)));
         ControlFlow::Continue(())
     };
-    let totals = diff(&access, old, new, &mut visit, &Progress::default()).unwrap();
+    let totals =
+        diff(&access, old, new, path.as_bytes(), &mut visit, &Progress::default()).unwrap();
     let sum = totals.added + totals.removed + totals.modified + totals.metadata;
     assert_eq!((sum as usize, totals.lost_parts), (changes.len(), 0));
     (changes, totals.same_unread)
@@ -93,7 +99,7 @@ fn comparison_names_changes_and_passes_over_what_is_the_same() {
     let (stream, other) = (fixture.stream("s", b"1"), fixture.stream("t", b"2"));
     let old = snapshot(vec![fixture.tree("/", &before), stream]);
     let new = snapshot(vec![fixture.tree("/", &after), other]);
-    let (found, unread) = changes(&mut fixture, &old, &new);
+    let (found, unread) = changes(&mut fixture, &old, &new, "");
     let expected = [
         (Change::Removed, "/d03/f100"),
         (Change::Metadata, "/d03/f200"),
@@ -105,7 +111,10 @@ fn comparison_names_changes_and_passes_over_what_is_the_same() {
     ];
     assert_eq!(found, expected.map(|(change, path)| (change, path.to_owned())));
     assert!(unread > 10_000, "{unread} of 15030 were passed over");
-    let (found, unread) = changes(&mut fixture, &old, &old);
+    let (below, _) = changes(&mut fixture, &old, &new, "/d20/");
+    assert_eq!(below, found[2..5]);
+    assert_eq!(changes(&mut fixture, &old, &new, "s").0, found[6..]);
+    let (found, unread) = changes(&mut fixture, &old, &old, "");
     assert_eq!((found, unread), (vec![], 15_030));
 }
 

@@ -32,6 +32,9 @@ use crate::units::format_duration;
 
 const LEVEL_DEFAULT: i32 = 3;
 
+/// The environment of commands.
+type Variables = Vec<(std::ffi::OsString, std::ffi::OsString)>;
+
 /// What is to be saved, gathered from arguments and configuration.
 struct Sources {
     paths: Vec<PathBuf>,
@@ -50,7 +53,9 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let begun = jiff::Timestamp::now();
     let label = label(args, &sources, context)?;
     let mut missing = Vec::new();
-    let roots = open_roots(&sources, &rules, args.force, begun, &mut missing)?;
+    let secret: Vec<_> = context.loaded.config.secret_variables().collect();
+    let variables = context.environment.of_child(&secret);
+    let roots = open_roots(&sources, &rules, args.force, begun, variables, &mut missing)?;
     if args.dry_run {
         return dry_run(&roots, &missing, context);
     }
@@ -66,8 +71,13 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let result = run_backup(repository, clock, options, &label, roots, &progress);
     watch.finish();
     let mut summary = result.map_err(backup_error)?;
+    if summary.is_partial {
+        let id = source::UNREADABLE.id;
+        context.output.warning(&format!("some items could not be read and are missing ({id})"));
+    }
     for path in &missing {
-        context.output.warning(&format!("{} does not exist and is missing", path.display()));
+        let (path, id) = (path.display(), source::PATH_MISSING.id);
+        context.output.warning(&format!("{path} does not exist and is missing ({id})"));
     }
     summary.is_partial |= !missing.is_empty();
     report(&summary, &label, started.elapsed(), &context.output);
@@ -102,6 +112,14 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
                 sources.commands.push((stream, argv));
             }
         }
+    }
+    if let [only] = &sources.paths[..]
+        && !only.exists()
+        && only.components().count() == 1
+        && only.file_name().is_some_and(|name| name == only.as_os_str())
+    {
+        let what = format!("there is neither a file nor a source called {}", only.display());
+        return Err(CommandError::new(&source::UNKNOWN_NAME, what));
     }
     for file in &args.files_from {
         sources.paths.extend(listed_paths(&read_list(file)?));
@@ -189,6 +207,7 @@ fn open_roots(
     rules: &Arc<ExcludeRules>,
     is_forced: bool,
     begun: jiff::Timestamp,
+    variables: Variables,
     missing: &mut Vec<PathBuf>,
 ) -> Result<Vec<Box<dyn RootSource>>, CommandError> {
     let begun = UnixTime(begun.as_second(), begun.subsec_nanosecond().unsigned_abs());
@@ -207,10 +226,10 @@ fn open_roots(
         roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
     }
     for (name, argv) in &sources.commands {
-        let argv = argv.clone();
+        let (argv, variables) = (argv.clone(), variables.clone());
         let open = move || {
             let stderr = |line: &[u8]| tracing::info!("{}", String::from_utf8_lossy(line));
-            let stream = CommandStream::start(&argv, std::env::vars_os(), Some(Box::new(stderr)))?;
+            let stream = CommandStream::start(&argv, variables, Some(Box::new(stderr)))?;
             Ok(Box::new(stream) as _)
         };
         roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
@@ -293,7 +312,8 @@ fn report(
         output.size(s.read_bytes)
     ));
     if s.changed_while_read > 0 {
-        output.warning(&format!("{} files changed while they were read", s.changed_while_read));
+        let (count, id) = (s.changed_while_read, source::CHANGED.id);
+        output.warning(&format!("{count} files changed while they were read ({id})"));
     }
     if let Some(id) = &id {
         let part = if summary.is_partial { ", with items missing" } else { "" };

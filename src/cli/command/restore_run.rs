@@ -174,9 +174,13 @@ fn report_result(
             output.line(&format!("Verified: {bad} files differ"));
         }
     }
-    if report.damaged > 0 {
-        output
-            .warning(&format!("{} files have lost content: they are named above", report.damaged));
+    let troubles = [
+        (report.errors, "entries could not be restored as they were", &explain::PARTIAL),
+        (report.damaged, "files have lost content", &explain::DAMAGED),
+        (bad, "files are not what was written", &explain::DIFFERS),
+    ];
+    for (count, what, kind) in troubles.iter().filter(|(count, ..)| *count > 0) {
+        output.warning(&format!("{count} {what}: they are named above ({})", kind.id));
     }
     output.summary(
         exit,

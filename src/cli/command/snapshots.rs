@@ -175,7 +175,13 @@ fn choose(
     if !args.snapshots.is_empty() {
         let candidates: Vec<Candidate<'_>> = rows
             .iter()
-            .map(|row| Candidate { id: &row.id, source: &row.source, time: row.time })
+            .map(|row| Candidate {
+                id: &row.id,
+                source: &row.source,
+                time: row.time,
+                committed: row.listed.record.time,
+                seq: row.listed.record.seq,
+            })
             .collect();
         let mut chosen = Vec::new();
         for text in &args.snapshots {
@@ -188,7 +194,8 @@ fn choose(
     rows.retain(|row| {
         !row.note.is_empty() || args.filter.matches(&row.source, &row.host, &row.tags)
     });
-    rows.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    let age = |row: &Row| (row.time, row.listed.record.seq, row.listed.record.name.id);
+    rows.sort_by_key(age);
     if let Some(most) = args.latest {
         let mut seen = std::collections::HashMap::new();
         rows.reverse();

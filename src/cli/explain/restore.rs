@@ -12,23 +12,14 @@ right already is not written twice.";
 "It is not a folder, cannot be made, or may not be written to.
 
 What to do: choose another with --target.";
-    ESCAPE: "HF-RESTORE-003", Partial, "an item would have been written outside the target",
-"A name in the snapshot, or a symbolic link in the target, leads out of the target folder. It was
-not followed.
-
-What to do: restore into an empty folder, and look at the items that the warnings name.";
     DIFFERS: "HF-RESTORE-004", Findings, "what was read back differs from the snapshot",
 "With --verify everything is read again after writing. These items are not what was written: the
 disk, the memory, or another program changed them.
 
 What to do: restore to another disk, and test this one.";
-    DAMAGED: "HF-RESTORE-005", Partial, "data of the snapshot is damaged or missing",
+    DAMAGED: "HF-RESTORE-005", Findings, "data of the snapshot is damaged or missing",
 "Items whose data cannot be verified are not restored: wrong bytes never look like right ones.
 
 What to do: `holdfast check --read-data` finds the damaged objects; fetch them from a replica, or
 restore those items from another snapshot.";
-    UNSAFE_DIRECTORY: "HF-RESTORE-006", Refused, "others can write to the target",
-"Restoring as root into a folder that others can change lets them replace files on the way.
-
-What to do: choose a folder that only root can write to.";
 }

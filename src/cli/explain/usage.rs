@@ -47,10 +47,6 @@ What to do: run the command again. If a service manager ended it, look at its ti
 existed are untouched.
 
 What to do: run the command again with -vv, and report the place that the message names.";
-    NOT_IN_BUILD: "HF-USE-010", Usage, "the command is not part of this build",
-"The program was built without the part that does this.
-
-What to do: `holdfast version` shows which build it is; install a complete one.";
     STATE: "HF-USE-011", Failed, "the folder of the local state cannot be used",
 "Keys, the local index and what was last seen of a repository are kept in the state folder
 ($HOLDFAST_STATE_DIR, else state-dir of the configuration, else $XDG_STATE_HOME/holdfast, else
