@@ -197,7 +197,7 @@ pub fn read_access(
     let mut findings = Vec::new();
     for file in &unlocked.domains {
         let keys = DomainKeys::derive(&file.secret);
-        let path = repository.state.path().join(format!("reading-index-{}.sqlite", file.domain));
+        let path = repository.state.reading_index_path(file.domain);
         let database = IndexDatabase::open(&path)?;
         let identity = keys.index_identity();
         let all = |_| true;
