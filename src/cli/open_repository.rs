@@ -11,17 +11,12 @@ use crate::cli::explain::{key, repository, usage};
 use crate::cli::secret_file::{Ending, FileKind, read_file};
 use crate::cli::secrets::Purpose;
 use crate::cli::terminal::TerminalPrompter;
-use crate::crypto::ids::DomainKeys;
 use crate::crypto::recipient::{Identity, Prompter};
 use crate::crypto::unseal::is_sealed_to_passphrase;
-use crate::id::{DomainId, RepositoryId};
-use crate::index::database::IndexDatabase;
-use crate::repo::domain_index;
+use crate::id::RepositoryId;
 use crate::repo::error::RepoError;
-use crate::repo::history::History;
 use crate::repo::key_files::operator_files;
 use crate::repo::open::Repository;
-use crate::repo::read_access::ReadAccess;
 use crate::repo::unlock::Unlocked;
 use crate::store::local::LocalStore;
 use crate::store::{Store, StoreError};
@@ -131,51 +126,6 @@ fn unlock_asking(
     }
     let passphrase = context.secrets(location).passphrase(Purpose::Open)?;
     Ok(Unlocked::open(repository, &[Identity::passphrase(passphrase)])?)
-}
-
-/// What reading content takes: the keys of all epochs and domains, each domain's index brought up
-/// to date. A reader believes the segments of all actors, since it recomputes every chunk id.
-///
-/// # Errors
-/// Failures of the store or of the local index. What is wrong with single segments is a warning.
-pub fn read_access(
-    context: &Context,
-    repository: &Repository,
-    unlocked: &Unlocked,
-    history: &History,
-) -> Result<Arc<ReadAccess>, CommandError> {
-    let mut domains = Vec::new();
-    for id in &repository.roster.domains {
-        let Some(file) = unlocked.domain(*id) else {
-            context.output.warning(&format!("the key given does not open domain {id}"));
-            continue;
-        };
-        let keys = DomainKeys::derive(&file.secret);
-        let database =
-            IndexDatabase::open(&reading_index_path(repository, *id)).map_err(RepoError::from)?;
-        let identity = keys.index_identity();
-        let findings =
-            domain_index::update(repository, history, *id, &identity, &database, |_| true)?;
-        for finding in findings {
-            context.output.warning(&format!("an index segment is passed over: {finding}"));
-        }
-        domains.push((*id, keys, database));
-    }
-    let store = Arc::clone(&repository.store);
-    let identities = unlocked.read_identities();
-    Ok(Arc::new(ReadAccess::new(store, repository.id, identities, domains)))
-}
-
-/// The local index that a reader of a domain uses: the writer's own, unless the domain is shared.
-///
-/// A writer of a shared domain must not find what others have entered: it would believe them.
-#[must_use]
-pub fn reading_index_path(repository: &Repository, domain: DomainId) -> PathBuf {
-    let writers = &repository.roster.writers;
-    if writers.iter().filter(|entry| entry.domain == domain).count() > 1 {
-        return repository.state.path().join(format!("reading-{domain}.sqlite"));
-    }
-    repository.state.index_path(domain)
 }
 
 /// The identities of the files that the options, the environment or the configuration name.
