@@ -15,7 +15,7 @@ use crate::id::{ChunkId, ObjectId};
 use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::tombs::Maintainer;
 use crate::progress::Progress;
-use crate::repo::chunk_writer::{FRAME_BYTES, data_name};
+use crate::repo::chunk_writer::{data_name, frame_bytes};
 use crate::repo::objects::put_named;
 use crate::repo::pack_builder::{Frame, PackBuilder, PackSettings, SealedPack};
 
@@ -83,7 +83,9 @@ impl<'a> PackWriter<'a> {
 
     /// Adds a chunk; gives its number, by which [`Self::finish`] tells its place.
     pub fn add(&mut self, id: ChunkId, bytes: &[u8]) -> Result<usize, MaintenanceError> {
-        if self.raw.len() + bytes.len() > FRAME_BYTES && !self.raw.is_empty() {
+        if self.raw.len() + bytes.len() > frame_bytes(self.settings.pack_bytes)
+            && !self.raw.is_empty()
+        {
             self.close_frame()?;
         }
         self.raw.extend_from_slice(bytes);

@@ -24,8 +24,16 @@ use crate::repo::pack_builder::{Frame, PackBuildError, PackBuilder, PackSettings
 use crate::repo::workers::{Tools, Workers};
 use crate::store::{Put, Store, StoreError};
 
-/// A frame is closed when it has at least this many plain bytes.
-pub const FRAME_BYTES: usize = 1024 * 1024;
+/// A frame is closed when it has at least this many plain bytes…
+const FRAME_BYTES: u64 = 1024 * 1024;
+/// …or this part of a pack, so that one which does not compress fits into a small pack.
+const FRAMES_PER_PACK: u64 = 4;
+
+/// Plain bytes at which a frame is closed, in a repository of packs of that size.
+#[must_use]
+pub fn frame_bytes(pack_bytes: u64) -> usize {
+    FRAME_BYTES.min(pack_bytes / FRAMES_PER_PACK) as usize
+}
 
 /// Why chunks could not be written; the run is over, what it stored can be adopted by the next.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +114,7 @@ pub struct ChunkWriter {
     packs: Option<Sender<SealedPack>>,
     events: Receiver<Event>,
     threads: Vec<JoinHandle<()>>,
+    frame_bytes: usize,
     open: OpenFrame,
     next_frame: u64,
     pending: HashMap<ChunkId, (u64, u32)>,
@@ -142,6 +151,7 @@ impl ChunkWriter {
         level: Level,
     ) -> Result<Self, WriteError> {
         let workers = Workers::start(threads, level)?;
+        let frame_bytes = frame_bytes(settings.pack_bytes);
         let (frames, frame_results) = bounded::<FrameResult>(threads);
         let (packs, sealed) = bounded::<SealedPack>(0);
         let (event_sender, events) = unbounded();
@@ -167,6 +177,7 @@ impl ChunkWriter {
             packs: Some(packs),
             events,
             threads,
+            frame_bytes,
             open: OpenFrame::default(),
             next_frame: 0,
             pending: HashMap::new(),
@@ -213,7 +224,7 @@ impl ChunkWriter {
         self.open.raw.extend_from_slice(bytes);
         self.open.chunks.push((id, bytes.len() as u32));
         self.pending.insert(id, place);
-        if self.open.raw.len() >= FRAME_BYTES {
+        if self.open.raw.len() >= self.frame_bytes {
             self.flush_frame()?;
         }
         Ok(ChunkPlace::Pending { frame: place.0, index: place.1 })
@@ -255,7 +266,7 @@ impl ChunkWriter {
             return self.poll();
         }
         let OpenFrame { raw, chunks } = std::mem::take(&mut self.open);
-        self.open.raw.reserve(FRAME_BYTES + raw.len() / 8);
+        self.open.raw.reserve(self.frame_bytes + raw.len() / 8);
         let number = self.next_frame;
         self.next_frame += 1;
         let frames = self.frames.clone().ok_or(WriteError::WorkerLost)?;
@@ -341,7 +352,7 @@ impl ChunkWriter {
     /// A tree chunk is numbered before it is compressed, so there must be room in the worst case.
     fn make_room_for_tree_chunk(&mut self, bytes: usize) -> Result<(), WriteError> {
         let raw = self.tree.frame.raw.len() + bytes;
-        if raw > FRAME_BYTES && !self.tree.frame.chunks.is_empty() {
+        if raw > self.frame_bytes && !self.tree.frame.chunks.is_empty() {
             self.flush_tree_frame()?;
         }
         let worst = zstd::zstd_safe::compress_bound(self.tree.frame.raw.len() + bytes);
