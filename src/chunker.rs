@@ -2,7 +2,7 @@
 //!
 //! The cut points of a stream depend on its bytes, the parameters and the gear table only, never
 //! on how the bytes arrive. They are part of the format: golden vectors pin them. Xia et al.,
-//! "FastCDC: a Fast and Efficient Content-Defined Chunking Approach", USENIX ATC 2016; the 2020
+//! "`FastCDC`: a Fast and Efficient Content-Defined Chunking Approach", USENIX ATC 2016; the 2020
 //! variant (two bytes a step) of the `fastcdc` crate with a table of our own.
 //! Nothing is claimed for the key: what hides lengths is sealing and padding.
 

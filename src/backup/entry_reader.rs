@@ -175,6 +175,7 @@ pub fn take_outcome(entry: &mut Entry, outcome: ReadOutcome) {
 }
 
 /// The step for an entry that is left out.
+#[must_use]
 pub fn unreadable(error: &SourceError) -> Step {
     match error {
         SourceError::Vanished { .. } => Step::Warning(message(error)),

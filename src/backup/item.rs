@@ -17,8 +17,8 @@ pub struct Entry {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
-    /// Names of the file, where there are several.
-    pub link_count: u64,
+    /// Same number: the same file under another name.
+    pub link_group: Option<u64>,
 }
 
 /// Plain bytes cut into chunks, with their ids.

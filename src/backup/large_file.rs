@@ -93,19 +93,15 @@ fn read_once(
     }
     let mut content = FileReader::new(open, file.entry.node.holes.clone());
     let mut hash = None;
-    let goes_on = match file.page_bytes {
-        Some(page_bytes) => {
-            let mut hasher = content_hasher();
-            let previous = file.previous.as_ref();
-            let goes_on =
-                read_pages(&mut content, page_bytes, previous, reading, items, &mut hasher)?;
-            hash = Some(hasher.content_hash());
-            goes_on
-        }
-        None => {
-            let mut read = |buffer: &mut [u8]| content.read(buffer);
-            reading.cut_all(&mut read, &reader.chunker, items)?
-        }
+    let goes_on = if let Some(page_bytes) = file.page_bytes {
+        let mut hasher = content_hasher();
+        let previous = file.previous.as_ref();
+        let goes_on = read_pages(&mut content, page_bytes, previous, reading, items, &mut hasher)?;
+        hash = Some(hasher.content_hash());
+        goes_on
+    } else {
+        let mut read = |buffer: &mut [u8]| content.read(buffer);
+        reading.cut_all(&mut read, &reader.chunker, items)?
     };
     if !goes_on {
         return Ok(Reached::Nobody);

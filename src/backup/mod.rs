@@ -6,7 +6,6 @@ pub mod error;
 pub mod item;
 pub mod large_file;
 pub mod ordered;
-pub mod page_files;
 pub mod page_map;
 pub mod run;
 pub mod sequencer;

@@ -3,7 +3,7 @@
 //! An entry waits until all its chunks have their places; entries go into the tree in order. What
 //! waits is bounded: when it grows, the open frame is closed so that places become known.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::backup::content::ContentBuilder;
 use crate::backup::error::BackupError;
@@ -72,26 +72,6 @@ pub struct Sequencer<'a> {
     waiting: VecDeque<Waiting>,
     waiting_pieces: usize,
     current: Option<Box<Current>>,
-    links: Links,
-}
-
-/// Numbers for files with several names, the same for all names of one file.
-#[derive(Default)]
-struct Links {
-    device: Option<u64>,
-    other: HashMap<(u64, u64), u64>,
-}
-
-impl Links {
-    /// The inode number on the device of the root; elsewhere numbers that no inode has.
-    fn number(&mut self, entry: &Entry) -> u64 {
-        let device = *self.device.get_or_insert(entry.device);
-        if entry.device == device && entry.inode < 1 << 63 {
-            return entry.inode;
-        }
-        let next = (1 << 63) + self.other.len() as u64;
-        *self.other.entry((entry.device, entry.inode)).or_insert(next)
-    }
 }
 
 impl<'a> Sequencer<'a> {
@@ -117,7 +97,6 @@ impl<'a> Sequencer<'a> {
             waiting: VecDeque::new(),
             waiting_pieces: 0,
             current: None,
-            links: Links::default(),
         }
     }
 
@@ -322,9 +301,7 @@ impl<'a> Sequencer<'a> {
         fingerprints: Vec<u8>,
         page_bytes: u32,
     ) -> Result<(), BackupError> {
-        if entry.link_count > 1 && !entry.node.is_dir() {
-            entry.node.link_group = Some(self.links.number(&entry));
-        }
+        entry.node.link_group = entry.link_group;
         Progress::add(&self.progress.items_done, 1);
         self.bytes += entry.node.stored_bytes();
         self.statistics.content_bytes += entry.node.stored_bytes();

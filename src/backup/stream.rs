@@ -163,7 +163,7 @@ impl RootSource for StreamRoot {
             node: Node::new(NodeKind::Stream, self.name.as_bytes()),
             device: 0,
             inode: 0,
-            link_count: 1,
+            link_group: None,
         };
         if !items.give(Item::Begin(Box::new(entry.clone()))) {
             return;

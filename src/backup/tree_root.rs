@@ -3,7 +3,7 @@
 //! Unchanged entries are taken over as they were, nothing of them is opened. Small files are read
 //! and cut by the workers, many at a time; large ones by this thread, block by block.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,19 +12,20 @@ use crate::backup::error::BackupError;
 use crate::backup::item::{Entry, Item, KnownContent, Step};
 use crate::backup::large_file::{LargeFile, read_large};
 use crate::backup::ordered::Giver;
-use crate::backup::page_files::PageFiles;
 use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::backup::stream::Reading;
 use crate::chunker::{ChunkSizes, Chunker};
-use crate::format::node::{Node, NodeKind, UnixTime};
+use crate::format::node::{Bytes, Node, NodeKind, UnixTime};
 use crate::format::tree::EntryKey;
 use crate::id::PackHandle;
 use crate::index::previous_tree::{PreviousEntry, PreviousTree, PreviousTreeWriter};
 use crate::repo::session::WriteSession;
 use crate::source::error::SourceError;
-use crate::source::files::entry::{EntryHandle, Root};
+use crate::source::files::entry::{self, EntryHandle, Root};
 use crate::source::files::exclude::ExcludeRules;
+use crate::source::files::hard_link::{HardLinks, Link};
 use crate::source::files::metadata::MetadataReader;
+use crate::source::files::postgres_directory::{PostgresDirectory, is_page_file};
 use crate::source::files::prefetch::PrefetchedWalk;
 use crate::source::files::stat::Stat;
 use crate::source::files::walk::WalkEvent;
@@ -47,7 +48,8 @@ pub struct TreeRoot {
     begun: UnixTime,
     previous: Option<PreviousTree>,
     visible: HashSet<PackHandle>,
-    links: HashSet<(u64, u64)>,
+    links: HardLinks,
+    databases: Databases,
 }
 
 impl TreeRoot {
@@ -69,7 +71,8 @@ impl TreeRoot {
             begun,
             previous: None,
             visible: HashSet::new(),
-            links: HashSet::new(),
+            links: HardLinks::default(),
+            databases: Databases::default(),
         })
     }
 }
@@ -126,10 +129,9 @@ impl RootSource for TreeRoot {
                 return;
             }
         };
-        let mut databases = PageFiles::default();
         while let Some(events) = walk.next_batch() {
             for event in events {
-                if !self.take_event(event, &mut databases, &mut feed) {
+                if !self.take_event(event, &mut feed) {
                     return;
                 }
             }
@@ -147,16 +149,10 @@ struct Found {
 }
 
 impl TreeRoot {
-    fn take_event(
-        &mut self,
-        event: WalkEvent,
-        databases: &mut PageFiles,
-        feed: &mut Feed<'_>,
-    ) -> bool {
+    fn take_event(&mut self, event: WalkEvent, feed: &mut Feed<'_>) -> bool {
         match event {
             WalkEvent::Entry(entry) => {
-                let page_bytes =
-                    databases.page_bytes(&entry.parent.path, &entry.node.name, entry.stat.kind);
+                let page_bytes = self.databases.page_bytes(&entry);
                 let handle = entry.handle();
                 let dir = feed.shared_dir(&entry.parent.path);
                 let found = Found { dir, node: entry.node, stat: entry.stat, handle };
@@ -171,15 +167,17 @@ impl TreeRoot {
     fn take(&mut self, found: Found, page_bytes: Option<u32>, feed: &mut Feed<'_>) -> bool {
         let key = EntryKey { dir: found.dir.to_vec(), name: found.node.name.clone() };
         let previous = self.previous.as_mut().and_then(|previous| previous.take(&key));
-        let is_first_name = found.stat.nlink <= 1
-            || found.stat.kind != NodeKind::File
-            || self.links.insert((found.stat.dev, found.stat.ino));
+        let link = self.links.meet(&found.stat);
+        let is_first_name = !matches!(link, Link::Again(_));
         let entry = |node| Entry {
             dir: Arc::clone(&found.dir),
             node,
             device: found.stat.dev,
             inode: found.stat.ino,
-            link_count: found.stat.nlink.into(),
+            link_group: match link {
+                Link::Alone => None,
+                Link::First(group) | Link::Again(group) => Some(group),
+            },
         };
         let is_known = previous.is_some();
         if let Some(previous) = &previous
@@ -235,6 +233,36 @@ impl TreeRoot {
     }
 }
 
+/// The PostgreSQL data directories met so far, whose relation files are cut on page boundaries.
+#[derive(Default)]
+struct Databases(BTreeMap<Bytes, PostgresDirectory>);
+
+impl Databases {
+    /// Length of the pages of an entry, where it is cut in pages. Entries come in the order of the
+    /// tree, so a directory's `PG_VERSION` comes before anything in its subdirectories.
+    fn page_bytes(&mut self, entry: &entry::Entry) -> Option<u32> {
+        if entry.stat.kind != NodeKind::File {
+            return None;
+        }
+        let dir = &entry.parent.path;
+        if entry.node.name == b"PG_VERSION" {
+            if let Some(found) = PostgresDirectory::probe(&entry.parent.directory) {
+                self.0.insert(dir.clone(), found);
+            }
+            return None;
+        }
+        let path = entry.path();
+        let (_, database) = self.0.iter().find(|(root, _)| {
+            let below = match &root[..] {
+                b"" => Some(&path[..]),
+                root => path.strip_prefix(root).and_then(|rest| rest.strip_prefix(b"/")),
+            };
+            below.is_some_and(is_page_file)
+        })?;
+        Some(database.page_bytes)
+    }
+}
+
 /// Gathers entries into batches for the workers.
 struct Feed<'a> {
     reading: &'a Reading,
@@ -282,6 +310,7 @@ impl Feed<'_> {
 }
 
 /// A message for people, with its cause.
+#[must_use]
 pub fn message(error: &SourceError) -> String {
     use std::error::Error as _;
     match error.source() {

@@ -35,7 +35,7 @@ pub enum NodeKind {
     Stream,
 }
 
-/// A moment: seconds since 1970-01-01 UTC (negative before) and nanoseconds 0..1_000_000_000.
+/// A moment: seconds since 1970-01-01 UTC (negative before) and nanoseconds `0..1_000_000_000`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

@@ -39,7 +39,8 @@ pub enum ReferenceError {
         /// Packs in the table.
         packs: usize,
     },
-    /// A run of no chunks, or one that ends beyond any pack, or a slice of several chunks.
+    /// A run of no chunks, or one that ends beyond any pack, or a slice of several chunks or of no
+    /// bytes.
     #[error("reference to {count} chunks from {first} on is none a pack can have")]
     BadRun {
         /// First ordinal.
@@ -91,7 +92,7 @@ impl StoredRun {
         let end = u64::from(self.first) + u64::from(self.count);
         if self.count == 0
             || end > limits::CHUNKS_PER_PACK_MAX
-            || (self.slice.is_some() && self.count != 1)
+            || self.slice.is_some_and(|(_, length)| self.count != 1 || length == 0)
         {
             return Err(ReferenceError::BadRun { first: self.first, count: self.count });
         }

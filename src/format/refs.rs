@@ -62,8 +62,12 @@ impl ChunkBitmap {
         ordinal < self.chunks && self.bytes[ordinal as usize / 8] & 1 << (ordinal % 8) != 0
     }
 
-    /// Marks all that the other marks too.
+    /// Marks all that the other marks too; everything, where the other is of a pack of another
+    /// number of chunks: one of them lies.
     pub fn union(&mut self, other: &Self) {
+        if self.chunks != other.chunks {
+            return self.insert_run(0, self.chunks);
+        }
         for (mine, theirs) in self.bytes.iter_mut().zip(&other.bytes) {
             *mine |= theirs;
         }

@@ -342,6 +342,10 @@ pub fn decode_list(bytes: &[u8], depth: u8) -> Result<Vec<ChunkRun>, TreeError> 
     if document.list != depth {
         return Err(TreeError::Kind { found: format!("list of depth {}", document.list) });
     }
+    if document.refs.is_empty() {
+        // Lists of nothing, nested, would keep a reader busy for ever.
+        return Err(TreeError::Order { line: 1, problem: "the list is empty" });
+    }
     let resolve = |run: &StoredRun| {
         run.resolve(&document.packs).map_err(|source| TreeError::Reference { line: 1, source })
     };

@@ -18,7 +18,7 @@ use crate::id::{ChunkId, ObjectId, PackHandle};
 const SCHEMA_VERSION: i64 = 1;
 /// Page cache in KiB (negative: SQLite's way to say so).
 const CACHE_KIB: i64 = -16 * 1024;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+const BUSY_TIMEOUT: Duration = Duration::from_mins(1);
 
 const SCHEMA: &str = "
 CREATE TABLE pack(
@@ -153,15 +153,21 @@ impl IndexDatabase {
         self.in_transaction(|connection| insert_pack(connection, pack, run))
     }
 
-    /// Enters all packs of a committed segment, once.
-    pub fn add_segment(&self, name: &ObjectId, packs: &[IndexedPack]) -> Result<(), IndexError> {
+    /// Enters all packs of a committed segment, once. `false`, and nothing is entered, where one of
+    /// its handles stands for another pack or another table already.
+    pub fn add_segment(&self, name: &ObjectId, packs: &[IndexedPack]) -> Result<bool, IndexError> {
         self.in_transaction(|connection| {
+            for pack in packs {
+                if contradicts(connection, pack)? {
+                    return Ok(false);
+                }
+            }
             for pack in packs {
                 insert_pack(connection, pack, None)?;
             }
             connection
                 .execute("INSERT OR IGNORE INTO segment(name) VALUES (?)", [&name.0[..]])
-                .map(drop)
+                .map(|_| true)
         })
     }
 
@@ -288,6 +294,19 @@ impl IndexDatabase {
 #[must_use]
 pub fn prefix(id: &ChunkId) -> i64 {
     i64::from_be_bytes(std::array::from_fn(|i| id.0[i]))
+}
+
+/// Whether the pack's handle is that of another pack, or of the same with another table.
+fn contradicts(connection: &Connection, pack: &IndexedPack) -> rusqlite::Result<bool> {
+    let known = connection
+        .prepare_cached("SELECT name, tables FROM pack WHERE handle = ?")?
+        .query_row([&pack.table.handle.0[..]], |row| {
+            let is_same = row.get_ref(0)?.as_blob()? == pack.name.0
+                && row.get_ref(1)?.as_blob()? == encode_tables(pack);
+            Ok(!is_same)
+        })
+        .optional()?;
+    Ok(known == Some(true))
 }
 
 fn insert_pack(

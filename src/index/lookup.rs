@@ -117,21 +117,25 @@ impl ChunkLookup {
 
     /// Keeps only packs that `exists` confirms; the others are as good as never stored.
     ///
-    /// To be called with a listing of the store before the first lookup. Returns the removed.
+    /// To be called with a listing of the store before the first lookup. Returns how many are not
+    /// there. What a commit names stays in the database all the same: references to its chunks are
+    /// resolved by their ids, which may lie in another pack by now.
     pub fn retain_packs(
         &mut self,
         exists: impl Fn(&ObjectId, u64) -> bool,
     ) -> Result<usize, IndexError> {
-        let gone: Vec<u32> = self
+        let gone: Vec<(u32, bool)> = self
             .packs
             .values()
             .filter(|row| !exists(&row.name, row.size))
-            .map(|row| row.number)
+            .map(|row| (row.number, row.run.is_some()))
             .collect();
-        for number in &gone {
+        for (number, _) in &gone {
             self.hide_pack(*number);
         }
-        self.database.remove_packs(&gone)?;
+        let uncommitted: Vec<u32> =
+            gone.iter().filter(|(_, is_own)| *is_own).map(|(number, _)| *number).collect();
+        self.database.remove_packs(&uncommitted)?;
         Ok(gone.len())
     }
 

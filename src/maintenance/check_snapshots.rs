@@ -71,6 +71,13 @@ struct Walk {
     more: usize,
 }
 
+/// The lists of one content.
+struct Lists<'a> {
+    /// Plain bytes below each that was opened; a chunk is a list of one depth only.
+    seen: HashMap<(PackHandle, u32), u64>,
+    out: &'a mut Vec<ChunkRun>,
+}
+
 impl Walk {
     fn trouble(&mut self, what: String) {
         if self.troubles.len() < FINDINGS_MAX {
@@ -195,7 +202,12 @@ impl Checker<'_> {
         if u64::from(content.depth) > crate::format::limits::LIST_LEVELS_MAX {
             return Err(TreeReadError::Shape);
         }
-        self.list_runs(&content.runs, content.depth, chunks, out)
+        self.list_runs(
+            &content.runs,
+            content.depth,
+            chunks,
+            &mut Lists { seen: HashMap::new(), out },
+        )
     }
 
     fn list_runs(
@@ -203,23 +215,40 @@ impl Checker<'_> {
         runs: &[ChunkRun],
         depth: u8,
         chunks: &mut ChunkReader,
-        out: &mut Vec<ChunkRun>,
+        lists: &mut Lists<'_>,
     ) -> Result<u64, TreeReadError> {
-        let mut bytes = 0;
+        let mut bytes = 0_u64;
         for run in runs {
-            bytes += self.run_bytes(run)?;
-            push_joined(out, run);
+            bytes = bytes.checked_add(self.run_bytes(run)?).ok_or(TreeReadError::Shape)?;
+            push_joined(lists.out, run);
         }
         let Some(below) = depth.checked_sub(1) else { return Ok(bytes) };
-        let mut bytes = 0;
+        let mut bytes = 0_u64;
         for run in runs {
             for ordinal in run.first..run.first + run.count {
-                let pack = run.pack;
-                let list = decode_list(chunks.chunk(&pack, ordinal)?, below)
-                    .map_err(|source| TreeReadError::Document { pack, ordinal, source })?;
-                bytes += self.list_runs(&list, below, chunks, out)?;
+                let inside = self.list_bytes(run.pack, ordinal, below, chunks, lists)?;
+                bytes = bytes.checked_add(inside).ok_or(TreeReadError::Shape)?;
             }
         }
+        Ok(bytes)
+    }
+
+    /// Plain bytes below a list chunk. One that is referenced many times is opened once.
+    fn list_bytes(
+        &self,
+        pack: PackHandle,
+        ordinal: u32,
+        depth: u8,
+        chunks: &mut ChunkReader,
+        lists: &mut Lists<'_>,
+    ) -> Result<u64, TreeReadError> {
+        if let Some(bytes) = lists.seen.get(&(pack, ordinal)) {
+            return Ok(*bytes);
+        }
+        let list = decode_list(chunks.chunk(&pack, ordinal)?, depth)
+            .map_err(|source| TreeReadError::Document { pack, ordinal, source })?;
+        let bytes = self.list_runs(&list, depth, chunks, lists)?;
+        lists.seen.insert((pack, ordinal), bytes);
         Ok(bytes)
     }
 

@@ -71,7 +71,7 @@ impl PruneState {
                 first_seen: *first_seen,
             })
             .collect();
-        Ok(Self { now, stored, committed, snapshots, usage, intents, running, history })
+        Ok(Self { now, stored, history, committed, snapshots, usage, intents, running })
     }
 
     /// The input of the plan.

@@ -196,13 +196,12 @@ fn move_chunks(
                 return Err(MaintenanceError::Cancelled);
             }
             let Some(id) = map.id(ordinal) else { continue };
-            let number = match numbers.get(id) {
-                Some(number) => *number,
-                None => {
-                    let number = writer.add(*id, reader.chunk(&facts.handle, ordinal)?)?;
-                    numbers.insert(*id, number);
-                    number
-                }
+            let number = if let Some(number) = numbers.get(id) {
+                *number
+            } else {
+                let number = writer.add(*id, reader.chunk(&facts.handle, ordinal)?)?;
+                numbers.insert(*id, number);
+                number
             };
             moved.push((*name, ordinal, number));
         }

@@ -25,7 +25,7 @@ use crate::repo::workers::{Tools, Workers};
 use crate::store::{Put, Store, StoreError};
 
 /// A frame is closed when it has at least this many plain bytes.
-pub const FRAME_BYTES: usize = 512 * 1024;
+pub const FRAME_BYTES: usize = 1024 * 1024;
 
 /// Why chunks could not be written; the run is over, what it stored can be adopted by the next.
 #[derive(Debug, thiserror::Error)]

@@ -36,10 +36,17 @@ pub fn update(
     let known = database.segments()?;
     let mut findings = SegmentFindings::new();
     let records = history.logs.iter().filter(|(actor, _)| believes(**actor));
-    for record in records.flat_map(|(_, records)| records) {
+    let mut records: Vec<_> = records.flat_map(|(_, records)| records).collect();
+    // A handle belongs to whom the store saw first: nobody can know it earlier than its owner.
+    records.sort_by_key(|record| record.first_seen);
+    for record in records {
         for name in missing_segments(&record.commit, domain, &known, history) {
             match read_segment(repository, &record.commit, domain, identity, &name) {
-                Ok(segment) => database.add_segment(&name.id(), &segment.packs)?,
+                Ok(segment) if database.add_segment(&name.id(), &segment.packs)? => {}
+                Ok(_) => findings.push(RepoError::Misplaced {
+                    object: name.to_string(),
+                    what: "it lists a handle that another segment has for another pack",
+                }),
                 Err(
                     error @ (RepoError::Store(crate::store::StoreError::NotFound { .. })
                     | RepoError::WrongName { .. }

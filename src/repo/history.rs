@@ -63,7 +63,8 @@ impl SnapshotRecord {
 pub struct History {
     /// Commits by log, in order.
     pub logs: BTreeMap<ActorId, Vec<CommitRecord>>,
-    /// Snapshots, forgotten ones too, in the order of their times.
+    /// Snapshots, forgotten ones too, in the order of their times; those of one writer in the order
+    /// of its log.
     pub snapshots: Vec<SnapshotRecord>,
     /// Objects that are to be deleted, with the time their tombstone was first seen.
     pub intents: HashMap<ObjectName, SystemTime>,
@@ -94,11 +95,25 @@ impl History {
             history.read_log(repository, actor, &entries, &witness)?;
         }
         history.read_tombs(repository, &witness)?;
-        history.snapshots.sort_by_key(|record| (record.time, record.name));
+        history.find_taken_packs(repository);
+        history.sort_snapshots();
         if history.findings.is_empty() {
             history.remember(repository)?;
         }
         Ok(history)
+    }
+
+    /// By time; but those of one writer stay in the order of its log, whatever its clock said.
+    fn sort_snapshots(&mut self) {
+        let mut newest: HashMap<ActorId, jiff::Timestamp> = HashMap::new();
+        self.snapshots.sort_by_key(|record| (record.seq, record.name));
+        let mut places = HashMap::new();
+        for record in &self.snapshots {
+            let newest = newest.entry(record.name.writer).or_insert(record.time);
+            *newest = record.time.max(*newest);
+            places.insert(record.name, *newest);
+        }
+        self.snapshots.sort_by_key(|record| (places[&record.name], record.seq, record.name));
     }
 
     /// The first finding as an error: whoever is about to write asks this.
@@ -114,6 +129,7 @@ impl History {
     }
 
     /// Snapshots that are listed, in the order of their times.
+    #[must_use]
     pub fn live(&self) -> impl DoubleEndedIterator<Item = &SnapshotRecord> {
         self.snapshots.iter().filter(|record| record.is_live())
     }
@@ -172,7 +188,10 @@ impl History {
             }
             (prev, next) = (hash, seq + 1);
         }
+        // What was seen before its writer was revoked, and does not count any more, is not missed.
+        let revoked_after = repository.roster.writer(actor).and_then(|entry| entry.revoked_after);
         let seen = witness.log(actor).map_or(0, |(seq, _)| seq);
+        let seen = revoked_after.map_or(seen, |last| seen.min(last));
         if seen >= next && !self.is_reported(&Commit::object_name(actor, next)) {
             let what = format!("{} is missing", Commit::object_name(actor, next));
             self.findings.push(RepoError::Rollback { what });
@@ -197,14 +216,40 @@ impl History {
                 is_deleted: false,
             });
         }
-        let is_maintainer = repository.roster.maintainer(actor).is_some();
-        if !record.commit.relocations.is_empty() && !is_maintainer {
-            self.findings.push(RepoError::Misplaced {
-                object: Commit::object_name(actor, record.commit.seq),
-                what: "only a maintainer may relocate",
-            });
+        if repository.roster.maintainer(actor).is_none() {
+            let object = Commit::object_name(actor, record.commit.seq);
+            if !record.commit.relocations.is_empty() {
+                let what = "only a maintainer may relocate";
+                self.findings.push(RepoError::Misplaced { object, what });
+            } else if !has_own_domain(repository, actor, &record.commit) {
+                let what = "a writer may put index segments of its own domain only";
+                self.findings.push(RepoError::Misplaced { object, what });
+            }
         }
         self.logs.entry(actor).or_default().push(record);
+    }
+
+    /// A pack belongs to the writer that sealed it: a second one that commits it could say another
+    /// table of it. Maintainers may, to index a pack anew.
+    fn find_taken_packs(&mut self, repository: &Repository) {
+        let mut owners: HashMap<ObjectId, (ActorId, SystemTime, u64)> = HashMap::new();
+        let mut takers = BTreeMap::new();
+        let writers = self.logs.iter().filter(|(id, _)| repository.roster.writer(**id).is_some());
+        for (actor, record) in writers.flat_map(|(id, list)| list.iter().map(move |r| (*id, r))) {
+            for put in &record.commit.puts {
+                let ObjectName::Data(pack) = put.name else { continue };
+                let this = (actor, record.first_seen, record.commit.seq);
+                let owner = *owners.entry(pack).or_insert(this);
+                if owner.0 != actor {
+                    let (later, _, seq) = if this.1 < owner.1 { owner } else { this };
+                    takers.entry(later).or_insert(seq);
+                }
+            }
+        }
+        self.findings.extend(takers.into_iter().map(|(actor, seq)| RepoError::Misplaced {
+            object: Commit::object_name(actor, seq),
+            what: "it puts packs of another writer",
+        }));
     }
 
     fn read_tombs(&mut self, repository: &Repository, witness: &Witness) -> Result<(), RepoError> {
@@ -297,6 +342,14 @@ impl<'a> OrDefaultLog<'a> for std::collections::btree_map::Entry<'a, String, (u6
     fn or_default_log(self) -> &'a mut (u64, ObjectId) {
         self.or_insert((0, NO_PREVIOUS))
     }
+}
+
+fn has_own_domain(repository: &Repository, actor: ActorId, commit: &Commit) -> bool {
+    let own = repository.roster.writer(actor).map(|entry| entry.domain);
+    commit.puts.iter().all(|put| match put.name {
+        ObjectName::Index(domain, _) => Some(domain) == own,
+        _ => true,
+    })
 }
 
 fn parse_log_name(name: &str) -> Option<(ActorId, u64)> {

@@ -35,6 +35,7 @@ pub fn open_named(
 }
 
 /// The error of an object that cannot be opened.
+#[must_use]
 pub fn opening(name: &ObjectName, source: OpenError) -> RepoError {
     RepoError::Open { object: name.to_string(), source }
 }

@@ -108,8 +108,8 @@ impl PackReadError {
     /// An error of opening or reading through [`ObjectReader`].
     pub(super) fn of_open(pack: ObjectId, error: OpenError) -> Self {
         match error {
-            OpenError::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<StoreError>()) => {
-                let inner = io.into_inner().map(|inner| inner.downcast::<StoreError>());
+            OpenError::Io(io) if io.get_ref().is_some_and(<(dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static)>::is::<StoreError>) => {
+                let inner = io.into_inner().map(<(dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static)>::downcast::<StoreError>);
                 match inner {
                     Some(Ok(source)) => Self::Store { pack, source: *source },
                     _ => Self::Open { pack, source: OpenError::Damaged { what: "unreadable" } },

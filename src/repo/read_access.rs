@@ -234,6 +234,10 @@ impl ReadAccess {
             push(out, begin, span);
             first = stop;
         }
+        if out[begin..].iter().all(|span| span.bytes == 0) {
+            // Any number of such runs makes no content: a reader would never come to an end.
+            return Err(out_of_range(run.first));
+        }
         Ok(())
     }
 

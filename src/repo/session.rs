@@ -39,7 +39,7 @@ const SMALL_LEVEL: i32 = 9;
 /// Encoded packs that one index segment takes.
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 /// A checkpoint is due after so long…
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(15 * 60);
+const CHECKPOINT_AFTER: Duration = Duration::from_mins(15);
 /// …or after so many stored bytes.
 const CHECKPOINT_BYTES: u64 = 10 * 1024 * 1024 * 1024;
 
@@ -297,7 +297,10 @@ impl WriteSession {
         };
         let signed = commit.encode_and_sign(&self.keys.key).map_err(RepoError::Sign)?;
         let object = Commit::object_name(self.keys.id, seq);
-        if self.repository.store.put(&object, &signed)? == Put::Exists {
+        // After a lost answer the commit that is there already is this very one.
+        let is_taken = self.repository.store.put(&object, &signed)? == Put::Exists
+            && self.repository.store.get(&object, limits::SIGNED_TEXT_BYTES_MAX)? != signed;
+        if is_taken {
             return Err(RepoError::DuplicateWriter { object, writer: self.keys.id });
         }
         let head = (seq, object_id(&signed));

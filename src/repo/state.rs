@@ -89,7 +89,14 @@ impl StateDir {
         write_json(&path, &known)
     }
 
-    /// The index database of a domain.
+    /// The index database by which a domain is read back. A reader takes in the segments of all
+    /// writers; it must not be the one that a writer deduplicates against.
+    #[must_use]
+    pub fn reading_index_path(&self, domain: DomainId) -> PathBuf {
+        self.path.join(format!("reading-index-{domain}.sqlite"))
+    }
+
+    /// The index database that a writer of the domain deduplicates against.
     #[must_use]
     pub fn index_path(&self, domain: DomainId) -> PathBuf {
         self.path.join(format!("index-{domain}.sqlite"))

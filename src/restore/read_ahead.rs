@@ -20,7 +20,7 @@ use crate::restore::error::RestoreError;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches on their way, for each thread.
 const BATCHES_PER_THREAD: usize = 4;
-const ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
+static ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
 
 struct Job {
     spans: Vec<FrameSpan>,

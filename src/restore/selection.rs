@@ -185,7 +185,7 @@ impl<'a> Iterator for SelectedEntries<'a> {
             let step = if self.current.is_some() {
                 self.take_entry().map(|found| {
                     if !found {
-                        self.current = None
+                        self.current = None;
                     }
                 })
             } else {

@@ -65,7 +65,7 @@ pub fn write_tar(
             }
             match entry {
                 Ok(entry) if entry.is_wanted && !entry.path.is_empty() => {
-                    planner.take(entry, ahead, &mut output)?
+                    planner.take(entry, ahead, &mut output)?;
                 }
                 Ok(_) => {}
                 Err(error) => planner.trouble(&error),

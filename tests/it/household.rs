@@ -1,18 +1,22 @@
 //! A repository in memory with a clock that tests set, its keys, and streams as backups.
 
-use std::io::{Cursor, Read};
+use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use holdfast::backup::run::{SnapshotLabel, run};
-use holdfast::backup::stream::{EndingRead, StreamRoot};
+use holdfast::backup::error::BackupError;
+use holdfast::backup::run::{BackupSummary, RootSource, SnapshotLabel, run};
+use holdfast::backup::stream::StreamRoot;
+use holdfast::backup::tree_root::TreeRoot;
 use holdfast::clock::{Clock, ManualClock};
 use holdfast::compress::Level;
 use holdfast::crypto::ids::DomainKeys;
 use holdfast::crypto::recipient::{Identity, ReadIdentity, Recipient};
 use holdfast::crypto::small::open_text;
 use holdfast::format::keyfile::{DomainFile, MaintainerKeys, OperatorKeys};
+use holdfast::format::node::UnixTime;
 use holdfast::format::tombstone::Remark;
 use holdfast::id::{DomainId, RepositoryId};
 use holdfast::index::database::IndexDatabase;
@@ -32,7 +36,12 @@ use holdfast::repo::history::{History, SnapshotRecord};
 use holdfast::repo::open::Repository;
 use holdfast::repo::read_access::ReadAccess;
 use holdfast::repo::session::SessionOptions;
-use holdfast::source::error::SourceError;
+use holdfast::restore::error::with_causes;
+use holdfast::restore::execute::{RestoreOptions, RestoreReport, restore};
+use holdfast::restore::target::Target;
+use holdfast::restore::target_options::Options as TargetOptions;
+use holdfast::source::files::exclude::{ExcludeOptions, ExcludeRules};
+use holdfast::source::stream::ReaderStream;
 use holdfast::store::Store;
 use holdfast::store::memory::MemoryStore;
 use holdfast::units::Part;
@@ -43,18 +52,10 @@ pub const GRACE: Duration = Duration::from_secs(72 * 3600);
 /// Small packs, so that little data makes several.
 const PACK_BYTES: u64 = 1 << 20;
 
-struct Bytes(Cursor<Vec<u8>>);
-
-impl Read for Bytes {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(out)
-    }
-}
-
-impl EndingRead for Bytes {
-    fn finish(&mut self) -> Result<(), SourceError> {
-        Ok(())
-    }
+/// A stream of these bytes.
+pub fn stream(name: &str, data: &[u8]) -> StreamRoot {
+    let reader = ReaderStream::new(name, Cursor::new(data.to_vec()));
+    StreamRoot::new(name.to_owned(), Box::new(|| Ok(Box::new(reader))))
 }
 
 /// All that one owner has.
@@ -112,6 +113,18 @@ impl Household {
 
     /// Backs a stream up.
     pub fn backup(&self, source: &str, tags: &[&str], data: &[u8]) {
+        self.backup_roots(self.open(), source, tags, vec![Box::new(stream(source, data))]).unwrap();
+        self.clock.advance(Duration::from_secs(60));
+    }
+
+    /// Backs up whatever, wherever; the clock stands still.
+    pub fn backup_roots(
+        &self,
+        repository: Repository,
+        source: &str,
+        tags: &[&str],
+        roots: Vec<Box<dyn RootSource>>,
+    ) -> Result<BackupSummary, BackupError> {
         let label = SnapshotLabel {
             source: source.to_owned(),
             host: "h".to_owned(),
@@ -119,12 +132,46 @@ impl Household {
             time: jiff::Timestamp::try_from(self.clock.now()).unwrap(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         };
-        let root = StreamRoot::new(source.to_owned(), Bytes(Cursor::new(data.to_vec())));
         let options = SessionOptions { threads: 1, level: Level(1) };
         let progress = Arc::new(Progress::default());
-        run(self.open(), self.clock.clone(), options, &label, vec![Box::new(root)], &progress)
-            .unwrap();
-        self.clock.advance(Duration::from_secs(60));
+        run(repository, self.clock.clone(), options, &label, roots, &progress)
+    }
+
+    /// A state folder that knows this host's keys and nothing else.
+    pub fn fresh_states(&self) -> TempDir {
+        let states = tempfile::tempdir().unwrap();
+        let folder = states.path().join(self.id.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        for key in ["writer.key", "maintainer.key"] {
+            let from = self.states.path().join(self.id.to_string()).join(key);
+            std::fs::copy(from, folder.join(key)).unwrap();
+        }
+        states
+    }
+
+    /// All files of a snapshot by their paths, as a restore makes them.
+    pub fn contents(&self, repository: &Repository, record: &SnapshotRecord) -> Contents {
+        let target = tempfile::tempdir().unwrap();
+        self.try_restore(repository, record, target.path()).unwrap();
+        files_below(target.path())
+    }
+
+    /// Restores a snapshot; an incomplete restore is an error too.
+    pub fn try_restore(
+        &self,
+        repository: &Repository,
+        record: &SnapshotRecord,
+        target: &Path,
+    ) -> Result<RestoreReport, String> {
+        let text = |error: &dyn std::error::Error| with_causes(error);
+        let access = self.try_access(repository).map_err(|e| text(&e))?;
+        let snapshot = read_snapshot(repository, record, &self.reads).map_err(|e| text(&e))?;
+        let target = Target::open(target, TargetOptions::default()).map_err(|e| text(&e))?;
+        let options = RestoreOptions { threads: 1, ..RestoreOptions::default() };
+        let progress = Progress::default();
+        let report =
+            restore(&access, &snapshot, b"", &target, &options, &progress).map_err(|e| text(&e))?;
+        if report.is_complete() { Ok(report) } else { Err(format!("{report:?}")) }
     }
 
     pub fn wait(&self, time: Duration) {
@@ -225,6 +272,55 @@ impl Household {
 pub enum Keys {
     All,
     None,
+}
+
+/// Paths to contents.
+pub type Contents = BTreeMap<String, Vec<u8>>;
+
+/// All regular files below a folder.
+pub fn files_below(folder: &Path) -> Contents {
+    let mut found = Contents::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(dir) = folders.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() {
+                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// A file tree as a root.
+pub fn tree(path: &Path) -> Box<dyn RootSource> {
+    let rules = Arc::new(ExcludeRules::new(ExcludeOptions::default()).unwrap());
+    let now = jiff::Timestamp::now();
+    let begun = UnixTime(now.as_second(), now.subsec_nanosecond().unsigned_abs());
+    Box::new(TreeRoot::open(path, rules, false, begun).unwrap())
+}
+
+/// A copy of a folder.
+pub fn copy_of(folder: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let mut folders = vec![std::path::PathBuf::new()];
+    while let Some(dir) = folders.pop() {
+        for entry in std::fs::read_dir(folder.join(&dir)).unwrap() {
+            let entry = entry.unwrap();
+            let name = dir.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                std::fs::create_dir(copy.path().join(&name)).unwrap();
+                folders.push(name);
+            } else {
+                std::fs::copy(entry.path(), copy.path().join(&name)).unwrap();
+            }
+        }
+    }
+    copy
 }
 
 pub fn options(repack: Repack) -> PruneOptions {

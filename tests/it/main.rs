@@ -2,10 +2,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod architecture;
+mod canary;
 mod check;
 mod cli;
+mod crash;
+mod damage;
 mod forget;
 mod household;
+mod keys;
+mod kill;
+mod maintenance_cli;
+mod model;
+mod moved_clock;
 mod program;
 mod prune;
+mod roles;
+mod sink;
+mod spec;
 mod tour;
+mod vectors;

@@ -12,7 +12,7 @@ use holdfast::backup::error::BackupError;
 use holdfast::backup::item::{CutBytes, Entry, Item, KnownContent, SmallFile};
 use holdfast::backup::ordered::Giver;
 use holdfast::backup::run::{RootSource, SnapshotLabel, run};
-use holdfast::backup::stream::{EndingRead, Reading, StreamRoot};
+use holdfast::backup::stream::{Reading, StreamRoot};
 use holdfast::chunker::{ChunkSizes, Chunker};
 use holdfast::clock::SystemClock;
 use holdfast::compress::Level;
@@ -27,7 +27,7 @@ use holdfast::repo::create::{CreateOptions, create};
 use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
 use holdfast::repo::session::{SessionOptions, WriteSession};
-use holdfast::source::error::SourceError;
+use holdfast::source::stream::ReaderStream;
 use holdfast::store::Store;
 use holdfast::store::local::LocalStore;
 use secrecy::ExposeSecret;
@@ -215,20 +215,6 @@ impl RootSource for DeclaredTree {
     }
 }
 
-struct Bytes(std::io::Cursor<Vec<u8>>);
-
-impl std::io::Read for Bytes {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl EndingRead for Bytes {
-    fn finish(&mut self) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
-
 fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
@@ -320,8 +306,8 @@ impl Written {
 }
 
 fn stream(name: &str, bytes: &[u8]) -> Box<dyn RootSource> {
-    let source = Bytes(std::io::Cursor::new(bytes.to_vec()));
-    Box::new(StreamRoot::new(name.to_owned(), source))
+    let source = ReaderStream::new(name, std::io::Cursor::new(bytes.to_vec()));
+    Box::new(StreamRoot::new(name.to_owned(), Box::new(|| Ok(Box::new(source)))))
 }
 
 fn are_on_path(programs: &[&str]) -> bool {

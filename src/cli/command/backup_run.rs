@@ -272,7 +272,7 @@ fn backup_error(error: BackupError) -> CommandError {
             let what = format!("{program} for {name} failed ({status}); no snapshot was saved");
             let failed = CommandError::new(&source::COMMAND_FAILED, what);
             let lines = stderr_tail.lines().rev().take(20).collect::<Vec<_>>();
-            lines.into_iter().rev().fold(failed, |failed, line| failed.because_text(line))
+            lines.into_iter().rev().fold(failed, super::super::error::CommandError::because_text)
         }
         SourceError::Io { action: "start", .. } | SourceError::EmptyCommand => {
             let what = format!("the command for {name} cannot be started; no snapshot was saved");

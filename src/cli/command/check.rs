@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::check as kinds;
+use crate::cli::explain;
 use crate::cli::maintaining::{Asking, Keyring, failed, short};
 use crate::clock::{Clock, SystemClock};
 use crate::maintenance::check::{CheckKeys, CheckOptions, CheckReport, check};
@@ -70,7 +70,7 @@ pub fn run(args: &CheckArgs, context: &Context) -> Result<Exit, CommandError> {
         return Ok(Exit::Done);
     }
     let what = format!("{} findings", report.findings.len());
-    Err(CommandError::new(&kinds::DAMAGE, what).hint("holdfast explain HF-CHECK-001"))
+    Err(CommandError::new(&explain::check::DAMAGE, what).hint("holdfast explain HF-CHECK-001"))
 }
 
 fn print(context: &Context, report: &CheckReport, with_key: bool) {
@@ -100,7 +100,7 @@ fn print(context: &Context, report: &CheckReport, with_key: bool) {
     }
     output.line(&coverage_text(&report.coverage));
     if !with_key {
-        output.note(&format!("{} ({})", kinds::KEYLESS.title, kinds::KEYLESS.id));
+        output.note(&format!("{} ({})", explain::check::KEYLESS.title, explain::check::KEYLESS.id));
     }
     let exit = if report.findings.is_empty() { Exit::Done } else { Exit::Findings };
     if exit == Exit::Done {

@@ -12,7 +12,7 @@ use crate::cli::command::prune::{PruneArgs, prune};
 use crate::cli::config::{KeepConfig, SpanText};
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::{prune as kinds, usage};
+use crate::cli::explain;
 use crate::cli::maintaining::{Keyring, candidates, failed, reserve, short};
 use crate::cli::table::{Align, Table};
 use crate::cli::time::{format_local, format_rfc3339};
@@ -181,7 +181,7 @@ pub fn run(args: &ForgetArgs, context: &Context) -> Result<Exit, CommandError> {
     report(context, args, removed.len(), freed.bytes, 2 * repository.roster.grace_seconds);
     if refused > 0 {
         let what = format!("nothing was forgotten of {refused} sources");
-        return Err(CommandError::new(&kinds::WOULD_EMPTY, what));
+        return Err(CommandError::new(&explain::prune::WOULD_EMPTY, what));
     }
     if !args.prune {
         return Ok(Exit::Done);
@@ -321,7 +321,7 @@ fn policy(args: &ForgetArgs, context: &Context) -> Result<Policy, CommandError> 
     let policy = keep.policy()?;
     if policy.is_empty() {
         let what = "no rule says what to keep, and no snapshot was named";
-        return Err(CommandError::new(&kinds::NO_RULE, what).hint("--keep-daily 14"));
+        return Err(CommandError::new(&explain::prune::NO_RULE, what).hint("--keep-daily 14"));
     }
     Ok(policy)
 }
@@ -359,7 +359,7 @@ fn calendar_span(span: Option<Span>) -> Result<Option<CalendarSpan>, CommandErro
     let is_whole = span.get_minutes() == 0 && span.get_seconds() == 0;
     let wrong = || {
         let what = format!("{span:#} is not a span of years, months, days and whole hours");
-        CommandError::new(&usage::ARGUMENT, what)
+        CommandError::new(&explain::usage::ARGUMENT, what)
     };
     if is_whole { text.parse().map(Some).map_err(|_| wrong()) } else { Err(wrong()) }
 }

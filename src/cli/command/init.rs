@@ -284,3 +284,58 @@ fn report(
     output.note("Without that key nobody can read it, on any machine.");
     output.note("Print `holdfast recovery-kit` and keep it elsewhere.");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::cli::args::GlobalArgs;
+    use crate::cli::environment::Environment;
+    use crate::cli::open_repository::{open, unlock};
+    use crate::cli::output::{Output, OutputOptions};
+
+    fn context(home: &Path) -> Context {
+        let global = GlobalArgs { repo: Some(home.join("repo")), ..GlobalArgs::default() };
+        let output = Output::to(OutputOptions::default(), Box::new(std::io::sink()));
+        let environment = Environment::new([("HOME", home.as_os_str())]);
+        Context::bare(global, environment, Arc::new(output))
+    }
+
+    #[test]
+    fn a_generated_identity_is_private_and_found_again() {
+        let home = tempfile::tempdir().unwrap();
+        let context = context(home.path());
+        let id = init_with_generated_key(&context).unwrap();
+        let path = home.path().join(format!(".config/holdfast/{id}.identity"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let repository = open(&context).unwrap();
+        assert_eq!(repository.id, id);
+        assert!(unlock(&context, &repository).unwrap().root().is_ok());
+        // Neither the repository nor its identity is touched by a second one.
+        let again = init_with_generated_key(&context).unwrap_err();
+        assert_eq!(again.id(), "HF-REPO-002");
+        assert!(unlock(&context, &repository).is_ok());
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_identity_of_nothing_is_not_left_behind() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("repo")).unwrap();
+        std::fs::write(home.path().join("repo/letter"), "dear").unwrap();
+        let error = init_with_generated_key(&context(home.path())).unwrap_err();
+        assert_eq!(error.id(), "HF-STORE-003");
+        let folder = home.path().join(".config/holdfast");
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn spans_without_a_fixed_length_are_refused() {
+        let of = |text: &str| seconds(Some(&parse_span(text).unwrap()), 1);
+        assert_eq!(of("2w").unwrap(), 14 * 86_400);
+        assert_eq!(of("0s").unwrap(), 0);
+        assert!(of("1y").is_err() && of("1m").is_err());
+        assert_eq!(seconds(None, 7).unwrap(), 7);
+    }
+}

@@ -88,9 +88,10 @@ pub fn prune(
     let watch = context.watch(&progress);
     let result = if args.dry_run { prune.dry_run() } else { prune.run() };
     let report = result.map_err(failed)?;
-    let repacked = match args.repack && !args.dry_run {
-        true => Some(repack_and_announce(&prune, keyring, &progress)?),
-        false => None,
+    let repacked = if args.repack && !args.dry_run {
+        Some(repack_and_announce(&prune, keyring, &progress)?)
+    } else {
+        None
     };
     watch.finish();
     print(context, args, &report, repacked);

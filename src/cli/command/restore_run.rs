@@ -12,7 +12,7 @@ use crate::cli::command::cat::CatArgs;
 use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::{repository, restore as explain, source, usage};
+use crate::cli::explain::{self, repository, source, usage};
 use crate::cli::reading::Reading;
 use crate::format::snapshot::Snapshot;
 use crate::progress::Progress;
@@ -79,7 +79,8 @@ fn to_folder(
         }
         other => other,
     };
-    let opened = opened.map_err(|error| CommandError::classify(&error, &explain::TARGET))?;
+    let opened =
+        opened.map_err(|error| CommandError::classify(&error, &explain::restore::TARGET))?;
     let how = RestoreOptions {
         overwrite: match args.overwrite {
             OverwriteChoice::Always => Overwrite::Always,
@@ -116,7 +117,7 @@ fn to_tar(
     } else {
         let unwritable = |error: std::io::Error| {
             let what = format!("cannot write {}", tar.display());
-            CommandError::new(&explain::TARGET, what).because(&error)
+            CommandError::new(&explain::restore::TARGET, what).because(&error)
         };
         let mut file = std::io::BufWriter::new(File::create(tar).map_err(unwritable)?);
         let report =
@@ -132,7 +133,7 @@ fn failed(error: RestoreError) -> CommandError {
         RestoreError::NotFound { .. } => {
             CommandError::new(&repository::PATH_MISSING, error.to_string())
         }
-        _ => CommandError::classify(&error, &explain::DAMAGED),
+        _ => CommandError::classify(&error, &explain::restore::DAMAGED),
     }
 }
 
@@ -173,9 +174,9 @@ fn report_result(
         }
     }
     let troubles = [
-        (report.errors, "entries could not be restored as they were", &explain::PARTIAL),
-        (report.damaged, "files have lost content", &explain::DAMAGED),
-        (bad, "files are not what was written", &explain::DIFFERS),
+        (report.errors, "entries could not be restored as they were", &explain::restore::PARTIAL),
+        (report.damaged, "files have lost content", &explain::restore::DAMAGED),
+        (bad, "files are not what was written", &explain::restore::DIFFERS),
     ];
     for (count, what, kind) in troubles.iter().filter(|(count, ..)| *count > 0) {
         output.warning(&format!("{count} {what}: they are named above ({})", kind.id));
