@@ -112,7 +112,7 @@ impl EntryReader {
     }
 
     fn read(&self, entry: Entry, handle: &EntryHandle, is_known: bool, steps: &mut Vec<Step>) {
-        match self.read_twice(entry, handle, steps) {
+        match self.read_twice(&entry, handle, steps) {
             Ok((entry, bytes)) => {
                 let cut = self.cut(bytes);
                 steps.push(Step::Small(SmallFile { entry, cut, is_known }));
@@ -124,7 +124,7 @@ impl EntryReader {
     /// Reads a file; once more where it changed meanwhile, and then it is marked.
     fn read_twice(
         &self,
-        entry: Entry,
+        entry: &Entry,
         handle: &EntryHandle,
         steps: &mut Vec<Step>,
     ) -> Result<(Entry, Bytes), SourceError> {

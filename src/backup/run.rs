@@ -72,6 +72,7 @@ pub struct BackupSummary {
 ///
 /// # Errors
 /// Nothing is saved; what was stored can be taken over by the next run of this host.
+#[allow(clippy::needless_pass_by_value, reason = "a run keeps its clock to its end")]
 pub fn run(
     repository: Repository,
     clock: Arc<dyn Clock>,

@@ -321,7 +321,7 @@ fn insert_pack(
     insert.execute(params![
         &pack.table.handle.0[..],
         &pack.name.0[..],
-        pack.size as i64,
+        pack.size.cast_signed(),
         pack.table.kind.number(),
         pack.ids.len() as u32,
         run,
@@ -337,7 +337,7 @@ fn pack_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PackRow> {
         number: row.get(0)?,
         handle: PackHandle(blob(row, 1)?),
         name: ObjectId(blob(row, 2)?),
-        size: row.get::<_, i64>(3)? as u64,
+        size: row.get::<_, i64>(3)?.cast_unsigned(),
         kind: PackKind::from_number(row.get(4)?).unwrap_or(PackKind::Data),
         chunks: row.get(5)?,
         run: row.get(6)?,
@@ -346,9 +346,9 @@ fn pack_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PackRow> {
 
 fn blob<const N: usize>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<[u8; N]> {
     let bytes = row.get_ref(column)?.as_blob()?;
-    bytes
-        .try_into()
-        .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, bytes.len() as i64))
+    bytes.try_into().map_err(|_| {
+        rusqlite::Error::IntegralValueOutOfRange(column, bytes.len().cast_signed() as i64)
+    })
 }
 
 /// Frame table, lengths and ids as one blob: integers of 32 bits little-endian, then the ids.
@@ -379,8 +379,10 @@ fn read_tables(connection: &Connection, number: u32) -> rusqlite::Result<Option<
         .query_row([number], |row| {
             let head = pack_row(row)?;
             let bytes = row.get_ref(7)?.as_blob()?;
-            decode_tables(&head, bytes)
-                .ok_or(rusqlite::Error::IntegralValueOutOfRange(7, bytes.len() as i64))
+            decode_tables(&head, bytes).ok_or(rusqlite::Error::IntegralValueOutOfRange(
+                7,
+                bytes.len().cast_signed() as i64,
+            ))
         })
         .optional()
 }

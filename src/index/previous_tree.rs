@@ -246,7 +246,8 @@ mod tests {
     fn entry(dir: &str, name: &str, number: u64) -> PreviousEntry {
         let mut node = Node::new(NodeKind::File, name.as_bytes());
         node.size = number;
-        let fingerprints = if number % 3 == 0 { vec![number as u8; 32] } else { Vec::new() };
+        let fingerprints =
+            if number.is_multiple_of(3) { vec![number as u8; 32] } else { Vec::new() };
         let key = EntryKey { dir: dir.into(), name: name.into() };
         PreviousEntry { key, node, device: 1, inode: number, fingerprints }
     }

@@ -138,7 +138,9 @@ impl Checker<'_> {
             let known =
                 if node.level == 0 { self.memory().leaves.get(&key).cloned() } else { None };
             if let Some(runs) = known {
-                runs.iter().for_each(|run| self.add(run, walk));
+                for run in runs.iter() {
+                    self.add(run, walk);
+                }
                 reader.skip_pending();
                 continue;
             }
@@ -160,7 +162,9 @@ impl Checker<'_> {
             let path = String::from_utf8_lossy(&path).into_owned();
             self.node_runs(&node, reader.chunks(), &mut runs, walk, &path);
         }
-        runs.iter().for_each(|run| self.add(run, walk));
+        for run in &runs {
+            self.add(run, walk);
+        }
         let mut memory = self.memory();
         if walk.troubles.len() + walk.more == troubles
             && memory.runs + runs.len() <= REMEMBERED_RUNS_MAX

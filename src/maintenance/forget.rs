@@ -164,7 +164,7 @@ pub fn freed_by(
             && theirs.remove(&pack)
         {
             freed.objects += 1;
-            freed.bytes += put.bytes;
+            freed.bytes = freed.bytes.saturating_add(put.bytes);
         }
     }
     Ok(freed)

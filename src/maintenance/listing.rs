@@ -131,5 +131,5 @@ fn added_bytes(history: &History, record: &SnapshotRecord) -> u64 {
     let commit = log.iter().find(|other| other.commit.seq == record.seq);
     let puts = commit.map(|record| record.commit.puts.as_slice()).unwrap_or_default();
     let is_data = |name: &ObjectName| matches!(name, ObjectName::Data(_) | ObjectName::Index(..));
-    puts.iter().filter(|put| is_data(&put.name)).map(|put| put.bytes).sum()
+    puts.iter().filter(|put| is_data(&put.name)).map(|put| put.bytes).fold(0, u64::saturating_add)
 }

@@ -45,7 +45,6 @@ pub fn read(
         let reading = Reading { checking, catalog, chosen: &chosen, next: AtomicUsize::new(0) };
         let state = Mutex::new((&mut *report, &mut checked));
         reading.run(clock, options.threads, &state)?;
-        drop(state);
         last_read = checked.last_read()?;
     }
     report.coverage = coverage(packs.iter().map(|(pack, _)| pack), &last_read, clock.now());
@@ -109,10 +108,7 @@ impl Reading<'_> {
             None => None,
         };
         let mut good = Vec::new();
-        loop {
-            let Some((pack, size)) = self.chosen.get(self.next.fetch_add(1, Relaxed)) else {
-                break;
-            };
+        while let Some((pack, size)) = self.chosen.get(self.next.fetch_add(1, Relaxed)) {
             if self.checking.progress.is_cancelled() {
                 return Err(MaintenanceError::Cancelled);
             }

@@ -195,7 +195,7 @@ mod tests {
     fn full_packs_have_one_size_and_tails_a_padme_size() {
         let identity = ReadIdentity::generate().unwrap();
         let settings = settings(&identity);
-        for content in [&b"x"[..], &[0; 100_000]] {
+        for content in [&b"x"[..], &vec![0; 100_000]] {
             let mut builder = PackBuilder::begin(&settings, PackKind::Data, Vec::new()).unwrap();
             assert_eq!(builder.push(&frame(content)).unwrap(), 0);
             let full = builder.finish_full().unwrap();

@@ -5,6 +5,7 @@
 //! their bytes, and no reader ever holds a whole pack. Every byte is authenticated by age as it is
 //! decrypted; whoever uses a chunk compares its id besides.
 
+use std::error::Error;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -108,8 +109,10 @@ impl PackReadError {
     /// An error of opening or reading through [`ObjectReader`].
     pub(super) fn of_open(pack: ObjectId, error: OpenError) -> Self {
         match error {
-            OpenError::Io(io) if io.get_ref().is_some_and(<(dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static)>::is::<StoreError>) => {
-                let inner = io.into_inner().map(<(dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static)>::downcast::<StoreError>);
+            OpenError::Io(io)
+                if io.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<StoreError>) =>
+            {
+                let inner = io.into_inner().map(<dyn Error + Send + Sync>::downcast::<StoreError>);
                 match inner {
                     Some(Ok(source)) => Self::Store { pack, source: *source },
                     _ => Self::Open { pack, source: OpenError::Damaged { what: "unreadable" } },

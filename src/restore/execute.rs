@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::format::node::{Node, NodeKind};
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Root, Snapshot};
 use crate::progress::Progress;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content_reader::ContentRuns;
@@ -137,9 +137,11 @@ pub(super) fn threads_of(asked: usize) -> usize {
 
 fn announce(snapshot: &Snapshot, path: &[u8], options: &RestoreOptions, progress: &Progress) {
     if path.is_empty() && options.filters.is_empty() {
-        let entries = snapshot.roots.iter().map(|root| root.entries + 1).sum();
-        progress.items_total.store(entries, Relaxed);
-        progress.bytes_total.store(snapshot.roots.iter().map(|root| root.bytes).sum(), Relaxed);
+        // Claims of the writer, which may add up to anything.
+        let total =
+            |count: fn(&Root) -> u64| snapshot.roots.iter().map(count).fold(0, u64::saturating_add);
+        progress.items_total.store(total(|root| root.entries.saturating_add(1)), Relaxed);
+        progress.bytes_total.store(total(|root| root.bytes), Relaxed);
     }
 }
 

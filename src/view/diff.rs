@@ -215,8 +215,11 @@ impl Comparison<'_> {
             Change::Metadata => self.totals.metadata += 1,
         }
         if change != Change::Metadata {
-            self.totals.removed_bytes += old.map_or(0, Node::stored_bytes);
-            self.totals.added_bytes += new.map_or(0, Node::stored_bytes);
+            let totals = &mut self.totals;
+            let (removed, added) =
+                (old.map_or(0, Node::stored_bytes), new.map_or(0, Node::stored_bytes));
+            totals.removed_bytes = totals.removed_bytes.saturating_add(removed);
+            totals.added_bytes = totals.added_bytes.saturating_add(added);
         }
         if (self.visit)(&Difference { path, change, old, new }).is_break() {
             self.is_over = true;

@@ -91,7 +91,8 @@ impl Measure<'_> {
             NodeKind::File | NodeKind::Stream => {
                 self.sizes.files += 1;
                 let is_further_name = node.content.runs.is_empty();
-                self.sizes.restore_bytes += if is_further_name { 0 } else { node.stored_bytes() };
+                let bytes = if is_further_name { 0 } else { node.stored_bytes() };
+                self.sizes.restore_bytes = self.sizes.restore_bytes.saturating_add(bytes);
             }
             NodeKind::Dir => self.sizes.directories += 1,
             _ => self.sizes.others += 1,

@@ -1,5 +1,6 @@
 //! The real program, killed at random moments, on full and read-only disks, with bad sources.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -63,10 +64,9 @@ impl Place {
 
     fn snapshots(&self) -> usize {
         // A snapshot exists by its commit: the logs are what is counted.
-        files_below(&Path::new(&self.repository).join("log"))
-            .values()
-            .filter(|text| String::from_utf8_lossy(text).contains("\nsnapshot "))
-            .count()
+        let logs = Path::new(&self.repository).join("log");
+        let logs = if logs.exists() { files_below(&logs) } else { BTreeMap::new() };
+        logs.values().filter(|text| String::from_utf8_lossy(text).contains("\nsnapshot ")).count()
     }
 
     /// Restores the newest snapshot and compares it with the source.

@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod damage;
 mod forget;
+mod hostile;
 mod household;
 mod keys;
 mod kill;

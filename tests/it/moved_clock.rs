@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use holdfast::clock::{Clock, ManualClock};
+use holdfast::maintenance::error::MaintenanceError;
 use holdfast::maintenance::prune::Prune;
+use holdfast::maintenance::prune_plan::PruneError;
 use holdfast::maintenance::prune_plan::repack::Repack;
 use holdfast::maintenance::tombs::Maintainer;
 use holdfast::progress::Progress;
@@ -17,6 +19,15 @@ const TIMES: [&str; 4] = [
     "2100-01-01T00:00:00Z",
     "2026-03-01T11:59:00Z",
 ];
+
+/// Objects deleted by a prune, which may refuse only because the clock is behind the store's.
+fn prune_or_refuse(home: &Household) -> u64 {
+    match home.prune(&home.open()) {
+        Ok(report) => report.deleted.objects,
+        Err(MaintenanceError::Prune(PruneError::ClockBehind { .. })) => 0,
+        Err(error) => panic!("{error:?}"),
+    }
+}
 
 #[test]
 fn snapshots_stay_in_the_order_of_their_log() {
@@ -39,7 +50,7 @@ fn snapshots_stay_in_the_order_of_their_log() {
         }
         home.assert_sound(&repository, moved);
         for _ in 0..3 {
-            home.prune(&repository).unwrap();
+            prune_or_refuse(&home);
             home.wait(GRACE);
         }
         home.assert_sound(&repository, &format!("{moved}, after prunes"));
@@ -99,8 +110,7 @@ fn a_store_whose_clock_went_back_deletes_nothing_early() {
     for moved in ["2016-03-01T12:00:00Z", "1970-01-01T00:00:01Z"] {
         home.clock.set(at(moved));
         for _ in 0..2 {
-            let report = home.prune(&home.open()).unwrap();
-            assert_eq!(report.deleted.objects, 0, "{moved}");
+            assert_eq!(prune_or_refuse(&home), 0, "{moved}");
             home.wait(Duration::from_secs(60));
         }
         home.assert_sound(&home.open(), moved);

@@ -1,10 +1,7 @@
 //! What each role can do with all the keys it has, and what it cannot.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use holdfast::backup::run::{SnapshotLabel, run};
-use holdfast::compress::Level;
 use holdfast::crypto::ids::DomainKeys;
 use holdfast::crypto::recipient::{Identity, ReadIdentity, Recipient};
 use holdfast::crypto::small::{open_text, seal_text};
@@ -12,7 +9,6 @@ use holdfast::crypto::unseal::{OpenError, open_whole};
 use holdfast::format::keyfile::{EpochFile, MaintainerFile, WriterFile, epoch_name};
 use holdfast::format::signed_text::NO_PREVIOUS;
 use holdfast::format::tombstone::{Declaration, Remark, Tombstone};
-use holdfast::progress::Progress;
 use holdfast::repo::bundle::install;
 use holdfast::repo::error::RepoError;
 use holdfast::repo::history::History;
@@ -21,8 +17,8 @@ use holdfast::repo::roles::{
     NewDomain, add_key, add_writer, draw_writer, find_writer, last_commit, remove_key,
     revoke_writer, rotate,
 };
-use holdfast::repo::session::SessionOptions;
 use holdfast::repo::unlock::{Unlocked, maintainer_keys};
+use holdfast::restore::error::with_causes;
 use holdfast::store::Store;
 use tempfile::TempDir;
 
@@ -50,28 +46,9 @@ fn open_at(home: &Household, states: &Path) -> Repository {
 }
 
 fn backup_at(home: &Household, states: &Path, data: &[u8]) -> Result<(), String> {
-    let label = SnapshotLabel {
-        source: "s".into(),
-        host: "h".into(),
-        user: "u".into(),
-        time: jiff::Timestamp::UNIX_EPOCH,
-        tags: Vec::new(),
-    };
-    let root = stream("s", data);
-    let options = SessionOptions { threads: 1, level: Level(1) };
-    let repository = open_at(home, states);
-    let progress = Arc::new(Progress::default());
-    let done =
-        run(repository, home.clock.clone(), options, &label, vec![Box::new(root)], &progress);
-    done.map(drop).map_err(|error| {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        text
-    })
+    let root = Box::new(stream("s", data));
+    let done = home.backup_roots(open_at(home, states), "s", &[], vec![root]);
+    done.map(drop).map_err(|error| with_causes(&error))
 }
 
 fn objects(home: &Household, prefixes: &[&str]) -> Vec<(String, Vec<u8>)> {

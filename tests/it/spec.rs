@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use holdfast::backup::error::BackupError;
-use holdfast::backup::item::{CutBytes, Entry, Item, KnownContent, SmallFile};
+use holdfast::backup::item::{CutBytes, Entry, Item, KnownContent, SmallFile, Step};
 use holdfast::backup::ordered::Giver;
 use holdfast::backup::run::{RootSource, SnapshotLabel, run};
 use holdfast::backup::stream::{Reading, StreamRoot};
@@ -189,7 +189,7 @@ impl RootSource for DeclaredTree {
 
     fn previous(
         &mut self,
-        _: &WriteSession,
+        _: &mut WriteSession,
         _: &SnapshotLabel,
     ) -> Result<Option<PreviousTreeWriter>, BackupError> {
         Ok(None)
@@ -198,19 +198,20 @@ impl RootSource for DeclaredTree {
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {
         for (dir, node, content) in &self.entries {
             let (dir, node) = (Arc::from(*dir), node.clone());
-            let entry = Entry { dir, node, device: 1, inode: 0, link_count: 1 };
+            let entry = Entry { dir, node, device: 1, inode: 0, link_group: None };
             let mut lengths = Vec::new();
             let mut rest = &content[..];
             while let Some(length) = chunker.cut(rest, true) {
                 lengths.push(length as u32);
                 rest = &rest[length..];
             }
-            items.give(if content.is_empty() {
-                Item::Known(vec![(entry, KnownContent::None)])
+            let step = if content.is_empty() {
+                Step::Known(entry, KnownContent::None)
             } else {
                 let cut = CutBytes::hash(&reading.keys, content.clone(), &lengths);
-                Item::Small(vec![SmallFile { entry, cut, is_known: false }])
-            });
+                Step::Small(SmallFile { entry, cut, is_known: false })
+            };
+            items.give(Item::Batch(vec![step]));
         }
     }
 }

@@ -497,7 +497,7 @@ fn document_samples() -> Vec<Vector> {
     all.insert_run(0, 9);
     let packs = [some, all].into_iter().zip(1..);
     let packs = packs.map(|(used, i)| PackUse { pack: ObjectId([i; 32]), used }).collect();
-    let refs = Refs { repository: repository(), writer: WRITER, seq: 9, packs };
+    let refs = Refs { repository: repository(), writer: WRITER, seq: 9, label: None, packs };
     let refs = Vector::new("refs", "some-and-all", refs.encode());
     let snapshot = Vector::new("snapshot", "stream-and-tree", snapshot().encode());
     vec![

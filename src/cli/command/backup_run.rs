@@ -242,6 +242,7 @@ fn open_roots(
     Ok(roots)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it is one way for the command to end")]
 fn dry_run(
     roots: &[Box<dyn RootSource>],
     missing: &[PathBuf],
@@ -263,6 +264,7 @@ fn level(context: &Context) -> Level {
     Level(context.loaded.config.global.compression.map_or(LEVEL_DEFAULT, |zstd| zstd.level))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn backup_error(error: BackupError) -> CommandError {
     let BackupError::Source { name, source: cause } = &error else {
         return CommandError::classify(&error, &usage::INTERNAL);
@@ -272,7 +274,7 @@ fn backup_error(error: BackupError) -> CommandError {
             let what = format!("{program} for {name} failed ({status}); no snapshot was saved");
             let failed = CommandError::new(&source::COMMAND_FAILED, what);
             let lines = stderr_tail.lines().rev().take(20).collect::<Vec<_>>();
-            lines.into_iter().rev().fold(failed, super::super::error::CommandError::because_text)
+            lines.into_iter().rev().fold(failed, CommandError::because_text)
         }
         SourceError::Io { action: "start", .. } | SourceError::EmptyCommand => {
             let what = format!("the command for {name} cannot be started; no snapshot was saved");

@@ -128,6 +128,7 @@ fn to_tar(
     Ok((report, None))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn failed(error: RestoreError) -> CommandError {
     match &error {
         RestoreError::NotFound { .. } => {
@@ -137,6 +138,7 @@ fn failed(error: RestoreError) -> CommandError {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it is the way for the command to end")]
 fn report_result(
     args: &RestoreArgs,
     context: &Context,

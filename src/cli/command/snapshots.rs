@@ -138,7 +138,7 @@ impl Row {
     }
 
     fn bytes(&self) -> Option<u64> {
-        Some(self.snapshot()?.roots.iter().map(|root| root.bytes).sum())
+        Some(self.snapshot()?.roots.iter().map(|root| root.bytes).fold(0, u64::saturating_add))
     }
 
     fn json(&self) -> Value {
