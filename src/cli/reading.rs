@@ -15,6 +15,7 @@ use crate::crypto::ids::DomainKeys;
 use crate::format::commit::ObjectName;
 use crate::format::limits;
 use crate::format::snapshot::Snapshot;
+use crate::id::DomainId;
 use crate::index::database::IndexDatabase;
 use crate::progress::Progress;
 use crate::repo::domain_index::{self, SegmentFindings};
@@ -51,6 +52,10 @@ impl Reading {
         let history = History::read(&repository)?;
         for finding in &history.findings {
             context.output.warning(&finding.to_string());
+        }
+        let is_closed = |id: &&DomainId| unlocked.domain(**id).is_none();
+        for id in repository.roster.domains.iter().filter(is_closed) {
+            context.output.warning(&format!("the key given does not open domain {id}"));
         }
         let (access, findings) = read_access(&repository, &history, &unlocked)?;
         for finding in findings {
@@ -197,8 +202,7 @@ pub fn read_access(
     let mut findings = Vec::new();
     for file in &unlocked.domains {
         let keys = DomainKeys::derive(&file.secret);
-        let path = repository.state.reading_index_path(file.domain);
-        let database = IndexDatabase::open(&path)?;
+        let database = IndexDatabase::open(&repository.state.reading_index_path(file.domain))?;
         let identity = keys.index_identity();
         let all = |_| true;
         findings.extend(domain_index::update(

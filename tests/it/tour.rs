@@ -151,9 +151,10 @@ fn failures_have_their_exit_codes() {
     program.set("XDG_CONFIG_HOME", &program.arg("elsewhere"));
     program.run(&["ls"]).ends(12).warns("error[HF-KEY-002]: …");
     let wrong = program.write("wrong", "not the passphrase\n");
-    program.run(&["ls", "--password-file", &wrong]).ends(12);
-    fs::set_permissions(&wrong, fs::Permissions::from_mode(0o644)).unwrap();
-    program.run(&["ls", "--password-file", &wrong]).ends(15).warns("error[HF-KEY-003]: …");
+    for (mode, code) in [(0o644, 15), (0o600, 12)] {
+        fs::set_permissions(&wrong, fs::Permissions::from_mode(mode)).unwrap();
+        program.run(&["ls", "--password-file", &wrong]).ends(code);
+    }
 }
 
 #[test]
