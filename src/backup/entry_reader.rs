@@ -73,7 +73,7 @@ impl EntryReader {
                     self.complete(entry, &handle, is_known, &mut steps);
                 }
                 Plan::Read { entry, handle, is_known } => {
-                    self.read(entry, &handle, is_known, &mut steps);
+                    self.read(&entry, &handle, is_known, &mut steps);
                 }
             }
         }
@@ -111,8 +111,8 @@ impl EntryReader {
         Ok(())
     }
 
-    fn read(&self, entry: Entry, handle: &EntryHandle, is_known: bool, steps: &mut Vec<Step>) {
-        match self.read_twice(&entry, handle, steps) {
+    fn read(&self, entry: &Entry, handle: &EntryHandle, is_known: bool, steps: &mut Vec<Step>) {
+        match self.read_twice(entry, handle, steps) {
             Ok((entry, bytes)) => {
                 let cut = self.cut(bytes);
                 steps.push(Step::Small(SmallFile { entry, cut, is_known }));

@@ -143,7 +143,9 @@ impl<'a> Sequencer<'a> {
             KnownContent::None => (ContentBuilder::default(), Vec::new()),
             KnownContent::Same { runs, fingerprints } => {
                 let mut content = ContentBuilder::default();
-                runs.into_iter().for_each(|run| content.push_run(run));
+                for run in runs {
+                    content.push_run(run);
+                }
                 (content, fingerprints)
             }
         };
@@ -152,7 +154,8 @@ impl<'a> Sequencer<'a> {
             NodeKind::Dir => self.statistics.directories += 1,
             _ => self.statistics.others += 1,
         }
-        self.wait_for(entry, content, fingerprints, 0)
+        self.wait_for(entry, content, fingerprints, 0);
+        Ok(())
     }
 
     fn take_small(&mut self, file: SmallFile) -> Result<(), BackupError> {
@@ -161,7 +164,8 @@ impl<'a> Sequencer<'a> {
         Progress::add(&self.progress.bytes_done, file.cut.bytes.len() as u64);
         self.statistics.read_bytes += file.cut.bytes.len() as u64;
         self.count_file(&file.entry.node, file.is_known);
-        self.wait_for(file.entry, content, Vec::new(), 0)
+        self.wait_for(file.entry, content, Vec::new(), 0);
+        Ok(())
     }
 
     fn count_file(&mut self, node: &Node, is_known: bool) {
@@ -236,7 +240,9 @@ impl<'a> Sequencer<'a> {
             };
             if group[0] {
                 let runs = old.ok_or(BackupError::ThreadLost)?;
-                runs.into_iter().for_each(|run| current.content.push_run(run));
+                for run in runs {
+                    current.content.push_run(run);
+                }
             } else {
                 let (new, rest) = changed.split_at(bytes as usize);
                 changed = rest;
@@ -291,7 +297,8 @@ impl<'a> Sequencer<'a> {
             entry.node.size = current.bytes;
         }
         self.count_file(&entry.node, ended.is_known);
-        self.wait_for(entry, current.content, current.fingerprints, current.page_bytes)
+        self.wait_for(entry, current.content, current.fingerprints, current.page_bytes);
+        Ok(())
     }
 
     fn wait_for(
@@ -300,7 +307,7 @@ impl<'a> Sequencer<'a> {
         content: ContentBuilder,
         fingerprints: Vec<u8>,
         page_bytes: u32,
-    ) -> Result<(), BackupError> {
+    ) {
         entry.node.link_group = entry.link_group;
         Progress::add(&self.progress.items_done, 1);
         self.bytes += entry.node.stored_bytes();
@@ -309,7 +316,6 @@ impl<'a> Sequencer<'a> {
         let floor = content.min_pending().unwrap_or_else(|| self.chunks.assigned_frames());
         let floor = self.waiting.back().map_or(floor, |last| last.floor.min(floor));
         self.waiting.push_back(Waiting { floor, entry, content, fingerprints, page_bytes });
-        Ok(())
     }
 
     /// Moves on whatever has all its places; makes room when too much waits.

@@ -128,6 +128,7 @@ pub fn reserve(context: &Context) -> Result<LocalStore, CommandError> {
 }
 
 /// Snapshots as a selector chooses among them.
+#[must_use]
 pub fn candidates<'a>(snapshots: &'a [Labelled], ids: &'a [String]) -> Vec<Candidate<'a>> {
     let rows = snapshots.iter().zip(ids);
     rows.map(|(one, id)| Candidate {

@@ -123,6 +123,7 @@ impl Reading {
     }
 
     /// All live snapshots that can be read, in the order of their times.
+    #[must_use]
     pub fn all(&self, context: &Context) -> Vec<FoundSnapshot<'_>> {
         let live = self.history.live();
         let mut found: Vec<_> = live.filter_map(|record| self.readable(context, record)).collect();
@@ -221,6 +222,7 @@ pub fn read_access(
 }
 
 /// When a snapshot was made, as it says itself, else as its commit says.
+#[must_use]
 pub fn made_at(record: &SnapshotRecord, snapshot: Option<&Snapshot>) -> Timestamp {
     snapshot.and_then(|snapshot| snapshot.time.parse().ok()).unwrap_or(record.time)
 }

@@ -15,7 +15,7 @@ use crate::id::{ChunkId, ObjectId};
 use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::tombs::Maintainer;
 use crate::progress::Progress;
-use crate::repo::chunk_writer::{data_name, frame_bytes};
+use crate::repo::chunk_writer::frame_bytes;
 use crate::repo::objects::put_named;
 use crate::repo::pack_builder::{Frame, PackBuilder, PackSettings, SealedPack};
 
@@ -127,7 +127,7 @@ impl<'a> PackWriter<'a> {
     }
 
     fn store(&mut self, pack: SealedPack) -> Result<(), MaintenanceError> {
-        self.maintainer.put(&data_name(&pack.entry), &pack.object)?;
+        self.maintainer.put(&ObjectName::Data(pack.entry.name).to_string(), &pack.object)?;
         Progress::add(&self.progress.stored_bytes, pack.entry.size);
         self.packs.push(pack.entry);
         Ok(())

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::compress::{CompressError, Level};
 use crate::crypto::ids::{ChunkKind, DomainKeys};
+use crate::format::commit::ObjectName;
 use crate::format::index_segment::IndexedPack;
 use crate::format::node::ChunkRun;
 use crate::format::pack::PackKind;
@@ -485,7 +486,7 @@ fn store_packs(
     spare: &Sender<Vec<u8>>,
 ) {
     for SealedPack { object, entry } in packs {
-        let event = match store.put(&data_name(&entry), &object) {
+        let event = match store.put(&ObjectName::Data(entry.name).to_string(), &object) {
             Ok(put) => Event::Stored { pack: Box::new(entry), created: put == Put::Created },
             Err(error) => Event::Failed(error.into()),
         };
@@ -496,11 +497,4 @@ fn store_packs(
         }
         drop(spare.send(object));
     }
-}
-
-/// Object name of a pack.
-#[must_use]
-pub fn data_name(pack: &IndexedPack) -> String {
-    let id = pack.name.to_string();
-    format!("data/{}/{id}", &id[..2])
 }

@@ -162,18 +162,45 @@ fn stop_everywhere(home: &Household, what: &str, work: impl Fn(&Repository) -> b
     }
 }
 
-#[test]
-fn a_run_may_stop_anywhere() {
+/// Snapshots of which the first shares half of its data with the last.
+fn shared() -> Household {
     let home = Household::new();
     let used = noise(7, 300_000);
     home.backup("a", &[], &[used.clone(), noise(8, 300_000)].concat());
     home.backup("b", &[], &noise(9, 200_000));
     home.backup("a", &[], &used);
-    stop_everywhere(&home, "prune of nothing", |repository| home.prune(repository).is_ok());
+    home
+}
+
+/// The same, with the first forgotten for so long that it can be announced.
+fn forgotten() -> Household {
+    let home = shared();
     home.forget(&home.open(), 0).unwrap();
     home.wait(GRACE);
+    home
+}
+
+#[test]
+fn a_prune_of_nothing_may_stop_anywhere() {
+    let home = shared();
+    stop_everywhere(&home, "prune of nothing", |repository| home.prune(repository).is_ok());
+}
+
+#[test]
+fn announcing_may_stop_anywhere() {
+    let home = forgotten();
     stop_everywhere(&home, "announcing", |repository| home.prune(repository).is_ok());
+}
+
+#[test]
+fn a_repack_may_stop_anywhere() {
+    let home = forgotten();
     stop_everywhere(&home, "repack", |repository| repack_now(&home, repository).is_ok());
+}
+
+#[test]
+fn deleting_may_stop_anywhere() {
+    let home = forgotten();
     repack_now(&home, &home.open()).unwrap();
     home.wait(GRACE);
     home.prune(&home.open()).unwrap();

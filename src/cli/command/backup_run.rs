@@ -55,7 +55,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let mut missing = Vec::new();
     let secret: Vec<_> = context.loaded.config.secret_variables().collect();
     let variables = context.environment.of_child(&secret);
-    let roots = open_roots(&sources, &rules, args.force, begun, variables, &mut missing)?;
+    let roots = open_roots(&sources, &rules, args.force, begun, &variables, &mut missing)?;
     if args.dry_run {
         return dry_run(&roots, &missing, context);
     }
@@ -207,7 +207,7 @@ fn open_roots(
     rules: &Arc<ExcludeRules>,
     is_forced: bool,
     begun: jiff::Timestamp,
-    variables: Variables,
+    variables: &Variables,
     missing: &mut Vec<PathBuf>,
 ) -> Result<Vec<Box<dyn RootSource>>, CommandError> {
     let begun = UnixTime(begun.as_second(), begun.subsec_nanosecond().unsigned_abs());

@@ -143,10 +143,11 @@ fn coverage_text(coverage: &Coverage) -> String {
     let mut text = format!("{percent} % of {} packs read in the last 30 days", coverage.packs);
     if let Some(oldest) = coverage.oldest {
         let age = SystemClock.now().duration_since(oldest).unwrap_or_default();
-        text += &format!(", oldest {} days ago", age.as_secs() / 86_400);
+        let days = age.as_secs() / 86_400;
+        text = format!("{text}, oldest {days} days ago");
     }
     if coverage.never > 0 {
-        text += &format!(", {} never on this host", coverage.never);
+        text = format!("{text}, {} never on this host", coverage.never);
     }
     text
 }
