@@ -124,7 +124,10 @@ impl<'a> Sequencer<'a> {
 
     fn take_step(&mut self, step: Step) -> Result<(), BackupError> {
         match step {
-            Step::Known(entry, content) => self.take_known(entry, content),
+            Step::Known(entry, content) => {
+                self.take_known(entry, content);
+                Ok(())
+            }
             Step::Small(file) => self.take_small(file),
             Step::Unreadable(message) => {
                 self.statistics.errors += 1;
@@ -138,7 +141,7 @@ impl<'a> Sequencer<'a> {
         }
     }
 
-    fn take_known(&mut self, entry: Entry, content: KnownContent) -> Result<(), BackupError> {
+    fn take_known(&mut self, entry: Entry, content: KnownContent) {
         let (content, fingerprints) = match content {
             KnownContent::None => (ContentBuilder::default(), Vec::new()),
             KnownContent::Same { runs, fingerprints } => {
@@ -155,7 +158,6 @@ impl<'a> Sequencer<'a> {
             _ => self.statistics.others += 1,
         }
         self.wait_for(entry, content, fingerprints, 0);
-        Ok(())
     }
 
     fn take_small(&mut self, file: SmallFile) -> Result<(), BackupError> {

@@ -50,6 +50,7 @@ use crate::cli::output::{Output, OutputOptions};
 ///
 /// Returns the exit code; everything has been printed.
 #[must_use]
+#[allow(clippy::needless_pass_by_value, reason = "the program's own; nothing else uses it")]
 pub fn run(arguments: Vec<OsString>, environment: Environment) -> u8 {
     let json = arguments.iter().any(|argument| argument == "--json");
     let plain = Arc::new(Output::new(OutputOptions { json, ..OutputOptions::default() }));
