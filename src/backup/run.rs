@@ -110,8 +110,9 @@ pub fn run(
     session.chunks.finish().map_err(RepoError::from)?;
     let counts = session.chunks.counts();
     let committed = commit(session, &*clock, label, written, &usage, &mut statistics, counts)?;
-    for tree in trees {
-        tree.publish()?;
+    // The snapshot is there, whatever becomes of the cache that the next run compares with.
+    for error in trees.into_iter().filter_map(|tree| tree.publish().err()) {
+        progress.warn(format!("{error}: {}", error.source));
     }
     let is_partial = statistics.errors > 0;
     Ok(BackupSummary { committed: Some(committed), statistics, is_partial })
@@ -134,14 +135,12 @@ fn run_root(
     threads: usize,
 ) -> Result<(FinishedRoot, Option<PreviousTreeWriter>), BackupError> {
     let (mut giver, taker) = ordered::<Item>(threads * WINDOW_PER_THREAD);
-    let domain = session.domain.clone();
     let progress = Arc::clone(&reading.progress);
     std::thread::scope(|scope| {
         // The giver ends with its thread; when the taker is dropped first, the next gift fails.
         let mut taker = taker;
         let reader = scope.spawn(move || source.read(reading, chunker, &mut giver));
-        let mut sequencer =
-            Sequencer::new(&mut session.chunks, &domain, usage, statistics, &progress, previous);
+        let mut sequencer = Sequencer::new(session, usage, statistics, &progress, previous);
         while let Some(item) = taker.take() {
             sequencer.take(item)?;
             if progress.is_cancelled() {

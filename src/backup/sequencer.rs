@@ -11,13 +11,13 @@ use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, Pages, Sma
 use crate::backup::page_map::{PageMap, mark_wasteful};
 use crate::backup::tree_builder::{BuiltTree, TreeBuilder};
 use crate::backup::usage::Usage;
-use crate::crypto::ids::{ChunkKind, ContentHasher, DomainKeys, content_hasher};
+use crate::crypto::ids::{ChunkKind, ContentHasher, content_hasher};
 use crate::format::node::{Content, Node, NodeKind};
 use crate::format::snapshot::Statistics;
 use crate::format::tree::EntryKey;
 use crate::index::previous_tree::{PreviousEntry, PreviousTreeWriter};
 use crate::progress::Progress;
-use crate::repo::chunk_writer::ChunkWriter;
+use crate::repo::session::WriteSession;
 
 /// Entries that wait, at most, before the open frame is closed.
 const WAITING_ENTRIES_MAX: usize = 8192;
@@ -60,8 +60,7 @@ pub struct FinishedRoot {
 
 /// Writes one root of a snapshot.
 pub struct Sequencer<'a> {
-    chunks: &'a mut ChunkWriter,
-    keys: &'a DomainKeys,
+    session: &'a mut WriteSession,
     usage: &'a mut Usage,
     statistics: &'a mut Statistics,
     progress: &'a Progress,
@@ -77,16 +76,14 @@ pub struct Sequencer<'a> {
 impl<'a> Sequencer<'a> {
     /// Begins a root.
     pub fn new(
-        chunks: &'a mut ChunkWriter,
-        keys: &'a DomainKeys,
+        session: &'a mut WriteSession,
         usage: &'a mut Usage,
         statistics: &'a mut Statistics,
         progress: &'a Progress,
         previous: Option<PreviousTreeWriter>,
     ) -> Self {
         Self {
-            chunks,
-            keys,
+            session,
             usage,
             statistics,
             progress,
@@ -186,7 +183,7 @@ impl<'a> Sequencer<'a> {
         for (id, length) in &cut.chunks {
             let (chunk, after) = rest.split_at(*length as usize);
             rest = after;
-            content.push(self.chunks.put_data(*id, chunk)?);
+            content.push(self.session.chunks.put_data(*id, chunk)?);
         }
         Ok(())
     }
@@ -219,7 +216,7 @@ impl<'a> Sequencer<'a> {
         self.statistics.read_bytes += cut.bytes.len() as u64;
         Progress::add(&self.progress.bytes_done, cut.bytes.len() as u64);
         self.put(cut, &mut current.content)?;
-        current.content.resolve(self.chunks, self.usage)?;
+        current.content.resolve(&mut self.session.chunks, self.usage)?;
         self.current = Some(current);
         Ok(())
     }
@@ -237,7 +234,7 @@ impl<'a> Sequencer<'a> {
             let bytes = (group.len() as u64 * u64::from(pages.page_bytes)).min(left);
             left -= bytes;
             let old = match &mut current.old_pages {
-                Some(map) => map.advance(bytes, self.chunks.lookup())?,
+                Some(map) => map.advance(bytes, self.session.chunks.lookup())?,
                 None => None,
             };
             if group[0] {
@@ -251,7 +248,7 @@ impl<'a> Sequencer<'a> {
                 self.gather(&mut current, new)?;
             }
         }
-        current.content.resolve(self.chunks, self.usage)?;
+        current.content.resolve(&mut self.session.chunks, self.usage)?;
         self.current = Some(current);
         Ok(())
     }
@@ -275,8 +272,8 @@ impl<'a> Sequencer<'a> {
         if current.gathering.is_empty() {
             return Ok(());
         }
-        let id = self.keys.chunk_id(ChunkKind::Data, &current.gathering);
-        let place = self.chunks.put_data(id, &current.gathering)?;
+        let id = self.session.domain.chunk_id(ChunkKind::Data, &current.gathering);
+        let place = self.session.chunks.put_data(id, &current.gathering)?;
         current.content.gathered(current.gathered, place, current.gathering.len() as u32);
         current.gathered += 1;
         current.gathering.clear();
@@ -315,26 +312,27 @@ impl<'a> Sequencer<'a> {
         self.bytes += entry.node.stored_bytes();
         self.statistics.content_bytes += entry.node.stored_bytes();
         self.waiting_pieces += content.waiting();
-        let floor = content.min_pending().unwrap_or_else(|| self.chunks.assigned_frames());
+        let floor = content.min_pending().unwrap_or_else(|| self.session.chunks.assigned_frames());
         let floor = self.waiting.back().map_or(floor, |last| last.floor.min(floor));
         self.waiting.push_back(Waiting { floor, entry, content, fingerprints, page_bytes });
     }
 
     /// Moves on whatever has all its places; makes room when too much waits.
     fn pump(&mut self) -> Result<(), BackupError> {
-        self.chunks.poll()?;
+        self.session.checkpoint_if_due()?;
+        self.session.chunks.poll()?;
         self.move_on()?;
         if self.is_too_full() {
-            self.chunks.flush_frame()?;
+            self.session.chunks.flush_frame()?;
             while self.is_too_full() && self.waiting.front().is_some_and(has_pending) {
-                self.chunks.wait()?;
+                self.session.chunks.wait()?;
                 self.move_on()?;
             }
         }
         let waiting = self.waiting.front().map(|front| front.floor);
         let current = self.current.as_ref().and_then(|current| current.content.min_pending());
-        let assigned = self.chunks.assigned_frames();
-        self.chunks.release_before(
+        let assigned = self.session.chunks.assigned_frames();
+        self.session.chunks.release_before(
             assigned.min(waiting.unwrap_or(u64::MAX)).min(current.unwrap_or(u64::MAX)),
         );
         Ok(())
@@ -347,7 +345,7 @@ impl<'a> Sequencer<'a> {
     fn move_on(&mut self) -> Result<(), BackupError> {
         while let Some(front) = self.waiting.front_mut() {
             let before = front.content.waiting();
-            let is_ready = front.content.resolve(self.chunks, self.usage)?;
+            let is_ready = front.content.resolve(&mut self.session.chunks, self.usage)?;
             self.waiting_pieces -= before - front.content.waiting();
             if !is_ready {
                 return Ok(());
@@ -361,9 +359,14 @@ impl<'a> Sequencer<'a> {
 
     fn write(&mut self, ready: Waiting) -> Result<(), BackupError> {
         let Waiting { mut entry, content, mut fingerprints, page_bytes, .. } = ready;
-        let finished = content.finish(self.chunks, self.usage)?;
+        let finished = content.finish(&mut self.session.chunks, self.usage)?;
         if page_bytes > 0 {
-            mark_wasteful(&mut fingerprints, page_bytes, &finished.all_runs, self.chunks.lookup())?;
+            mark_wasteful(
+                &mut fingerprints,
+                page_bytes,
+                &finished.all_runs,
+                self.session.chunks.lookup(),
+            )?;
         }
         entry.node.content = finished.content;
         if entry.dir.is_empty() && entry.node.name.is_empty() || entry.node.kind == NodeKind::Stream
@@ -371,7 +374,7 @@ impl<'a> Sequencer<'a> {
             self.root = Some(entry.node);
             return Ok(());
         }
-        self.tree.push(&entry.dir, &entry.node, self.chunks, self.usage)?;
+        self.tree.push(&entry.dir, &entry.node, &mut self.session.chunks, self.usage)?;
         if let Some(previous) = &mut self.previous {
             let key = EntryKey { dir: entry.dir.to_vec(), name: entry.node.name.clone() };
             let mut node = entry.node;
@@ -384,10 +387,10 @@ impl<'a> Sequencer<'a> {
 
     /// Ends the root: everything is in its place, its tree is stored.
     pub fn finish(mut self) -> Result<(FinishedRoot, Option<PreviousTreeWriter>), BackupError> {
-        self.chunks.settle()?;
+        self.session.chunks.settle()?;
         self.move_on()?;
         assert!(self.waiting.is_empty(), "after settling nothing waits");
-        let tree = self.tree.finish(self.chunks, self.usage)?;
+        let tree = self.tree.finish(&mut self.session.chunks, self.usage)?;
         let node = self.root.ok_or(BackupError::ThreadLost)?;
         Ok((FinishedRoot { node, tree, bytes: self.bytes }, self.previous))
     }
