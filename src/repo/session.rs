@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::clock::Clock;
 use crate::compress::Level;
@@ -66,7 +66,7 @@ pub struct WriteSession {
     run: String,
     _lock: Lock,
     epoch: u32,
-    checkpoint_at: Instant,
+    checkpoint_at: SystemTime,
     checkpoint_bytes: u64,
 }
 
@@ -110,6 +110,7 @@ impl WriteSession {
             options.threads,
             options.level,
         )?;
+        let checkpoint_at = clock.now() + CHECKPOINT_AFTER;
         Ok(Self {
             repository,
             keys,
@@ -119,7 +120,7 @@ impl WriteSession {
             run,
             _lock: lock,
             epoch,
-            checkpoint_at: Instant::now() + CHECKPOINT_AFTER,
+            checkpoint_at,
             checkpoint_bytes: CHECKPOINT_BYTES,
         })
     }
@@ -139,10 +140,13 @@ impl WriteSession {
     /// Commits what is stored so far, if that is due: a killed run then loses no more than since.
     pub fn checkpoint_if_due(&mut self) -> Result<(), RepoError> {
         let stored = self.chunks.counts().stored_bytes;
-        if stored < self.checkpoint_bytes && Instant::now() < self.checkpoint_at {
+        let now = self.clock.now();
+        // A clock that went back would put it off for ever.
+        let is_early = now < self.checkpoint_at && now + CHECKPOINT_AFTER >= self.checkpoint_at;
+        if stored < self.checkpoint_bytes && is_early {
             return Ok(());
         }
-        self.checkpoint_at = Instant::now() + CHECKPOINT_AFTER;
+        self.checkpoint_at = now + CHECKPOINT_AFTER;
         self.checkpoint_bytes = stored + CHECKPOINT_BYTES;
         if self.chunks.lookup().uncommitted().is_empty() { Ok(()) } else { self.checkpoint() }
     }

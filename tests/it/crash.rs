@@ -207,3 +207,50 @@ fn options() -> CreateOptions {
         keep_maintainer: true,
     }
 }
+
+/// A stream that breaks off at its end; a quarter of an hour passes when half of it is read.
+struct SlowAndBroken {
+    clock: Arc<holdfast::clock::ManualClock>,
+    data: Vec<u8>,
+    at: usize,
+}
+
+impl std::io::Read for SlowAndBroken {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.at == self.data.len() {
+            return Err(std::io::Error::other("broken off"));
+        }
+        let half = self.data.len() / 2;
+        let end = if self.at < half { half } else { self.data.len() };
+        let length = buffer.len().min(end - self.at);
+        buffer[..length].copy_from_slice(&self.data[self.at..self.at + length]);
+        self.at += length;
+        if self.at == half {
+            self.clock.advance(std::time::Duration::from_secs(16 * 60));
+        }
+        Ok(length)
+    }
+}
+
+#[test]
+fn a_long_run_commits_checkpoints_that_need_no_local_state() {
+    use holdfast::backup::stream::StreamRoot;
+    use holdfast::source::stream::ReaderStream;
+    let home = Household::new();
+    home.backup("before", &[], b"small");
+    let data = noise(21, 24 << 20);
+    let broken = SlowAndBroken { clock: home.clock.clone(), data: data.clone(), at: 0 };
+    let open = || Ok(Box::new(ReaderStream::new("dump", broken)) as _);
+    let root = StreamRoot::new("dump".into(), Box::new(open));
+    assert!(home.backup_roots(home.open(), "dump", &[], vec![Box::new(root)]).is_err());
+    let history = History::read(&home.open()).unwrap();
+    assert_eq!(history.snapshots.len(), 1, "a stream that broke off saves nothing");
+    let log = history.logs.values().next().unwrap();
+    assert!(log.len() > 1 && log.last().unwrap().commit.snapshot.is_none(), "no checkpoint");
+    let states = home.fresh_states();
+    let repository = home.open_in(home.store.clone(), states.path());
+    let roots: Vec<Box<dyn holdfast::backup::run::RootSource>> =
+        vec![Box::new(stream("dump", &data))];
+    let summary = home.backup_roots(repository, "dump", &[], roots).unwrap();
+    assert!(summary.statistics.known_chunks > 100, "{:?}", summary.statistics);
+}
