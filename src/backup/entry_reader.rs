@@ -160,7 +160,7 @@ impl EntryReader {
                 at += length;
             }
         }
-        CutBytes::hash(&self.keys, bytes, &lengths)
+        CutBytes::hash(&self.keys, bytes.into(), &lengths)
     }
 }
 

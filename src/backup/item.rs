@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::backup::block::Block;
 use crate::crypto::ids::{ChunkKind, DomainKeys};
 use crate::format::node::{ChunkRun, Node};
 use crate::id::{ChunkId, ContentHash};
@@ -25,7 +26,7 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct CutBytes {
     /// The bytes, chunk after chunk.
-    pub bytes: Vec<u8>,
+    pub bytes: Block,
     /// Id and length of each chunk.
     pub chunks: Vec<(ChunkId, u32)>,
 }
@@ -33,7 +34,7 @@ pub struct CutBytes {
 impl CutBytes {
     /// Computes the ids of chunks of those lengths.
     #[must_use]
-    pub fn hash(keys: &DomainKeys, bytes: Vec<u8>, lengths: &[u32]) -> Self {
+    pub fn hash(keys: &DomainKeys, bytes: Block, lengths: &[u32]) -> Self {
         let mut rest = &bytes[..];
         let chunks = lengths
             .iter()
@@ -57,7 +58,7 @@ pub struct Pages {
     /// For each page whether it is the same as before.
     pub kept: Vec<bool>,
     /// The pages that are not, one after another.
-    pub changed: Vec<u8>,
+    pub changed: Block,
     /// Plain bytes of all the pages.
     pub total_bytes: u64,
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::backup::block::Block;
 use crate::backup::entry_reader::{EntryReader, take_outcome, unreadable};
 use crate::backup::item::{Ended, Entry, Item, Pages, Step};
 use crate::backup::ordered::Giver;
@@ -133,7 +134,7 @@ fn read_pages(
     }
     let mut first_page = 0;
     loop {
-        let mut block = vec![0; PAGES_BLOCK_BYTES];
+        let mut block = reading.blocks.block(PAGES_BLOCK_BYTES);
         let length = content.read_full(&mut block)?;
         block.truncate(length);
         if block.is_empty() {
@@ -145,7 +146,7 @@ fn read_pages(
         let at = first_page * FINGERPRINT_BYTES;
         reading.workers.submit(move |_| {
             let old = old.get(at..).unwrap_or_default();
-            slot.fill(Item::Pages(compare_pages(&keys, &block, page_bytes, old)));
+            slot.fill(Item::Pages(compare_pages(&keys, block, page_bytes, old)));
         });
         first_page += length.div_ceil(page_bytes as usize);
         if reading.progress.is_cancelled() {
@@ -155,19 +156,26 @@ fn read_pages(
     }
 }
 
-/// Fingerprints the pages of a block and gathers those that differ from the old ones.
-fn compare_pages(keys: &DomainKeys, block: &[u8], page_bytes: u32, old: &[u8]) -> Pages {
+/// Fingerprints the pages of a block and moves those that differ from the old ones to its front.
+fn compare_pages(keys: &DomainKeys, mut block: Block, page_bytes: u32, old: &[u8]) -> Pages {
     let mut pages = Pages { page_bytes, total_bytes: block.len() as u64, ..Pages::default() };
     let mut old = old.chunks_exact(FINGERPRINT_BYTES);
-    for page in block.chunks(page_bytes as usize) {
+    let (mut at, mut changed) = (0, 0);
+    while at < block.len() {
+        let end = block.len().min(at + page_bytes as usize);
+        let page = &block[at..end];
         let fingerprint = keys.fingerprint(page);
         // A short last page may have been longer before: only whole pages are kept.
         let is_kept = old.next() == Some(&fingerprint) && page.len() == page_bytes as usize;
         pages.kept.push(is_kept);
         pages.fingerprints.extend_from_slice(&fingerprint);
         if !is_kept {
-            pages.changed.extend_from_slice(page);
+            block.copy_within(at..end, changed);
+            changed += end - at;
         }
+        at = end;
     }
+    block.truncate(changed);
+    pages.changed = block;
     pages
 }

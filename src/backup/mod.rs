@@ -1,5 +1,6 @@
 //! A backup run: sources in, a committed snapshot out.
 
+pub mod block;
 pub mod content;
 pub mod entry_reader;
 pub mod error;

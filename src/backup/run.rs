@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::backup::block::BlockPool;
 use crate::backup::error::BackupError;
 use crate::backup::item::Item;
 use crate::backup::ordered::{Giver, ordered};
@@ -87,6 +88,7 @@ pub fn run(
     let reading = Reading {
         keys: session.domain.clone(),
         workers: session.chunks.workers().submitter(),
+        blocks: BlockPool::default(),
         progress: Arc::clone(progress),
     };
     let mut usage = Usage::default();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::backup::block::{Block, BlockPool};
 use crate::backup::error::BackupError;
 use crate::backup::item::{CutBytes, Ended, Entry, Item};
 use crate::backup::ordered::Giver;
@@ -26,6 +27,8 @@ pub struct Reading {
     pub keys: DomainKeys,
     /// Where hashing is done.
     pub workers: Submitter,
+    /// Memory of blocks.
+    pub blocks: BlockPool,
     /// Whether to go on.
     pub progress: Arc<Progress>,
 }
@@ -43,9 +46,8 @@ impl Reading {
     ) -> Result<bool, SourceError> {
         let mut rest = Vec::new();
         loop {
-            let (block, at_end) = fill(read, std::mem::take(&mut rest))?;
+            let (mut block, at_end) = self.fill(read, &rest)?;
             let (lengths, cut) = cut(chunker, &block, at_end);
-            let mut block = block;
             rest.clear();
             rest.extend_from_slice(&block[cut..]);
             block.truncate(cut);
@@ -62,7 +64,28 @@ impl Reading {
         }
     }
 
-    fn hash(&self, block: Vec<u8>, lengths: Vec<u32>, items: &mut Giver<Item>) -> bool {
+    /// Reads until a block that begins with `rest` is full or the stream ends; whether it ended.
+    fn fill(
+        &self,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize, SourceError>,
+        rest: &[u8],
+    ) -> Result<(Block, bool), SourceError> {
+        let mut block = self.blocks.block(rest.len().max(BLOCK_BYTES) + BLOCK_BYTES / 4);
+        block[..rest.len()].copy_from_slice(rest);
+        let mut length = rest.len();
+        while length < block.len() {
+            match read(&mut block[length..])? {
+                0 => {
+                    block.truncate(length);
+                    return Ok((block, true));
+                }
+                bytes => length += bytes,
+            }
+        }
+        Ok((block, false))
+    }
+
+    fn hash(&self, block: Block, lengths: Vec<u32>, items: &mut Giver<Item>) -> bool {
         let Some(slot) = items.slot() else { return false };
         let keys = self.keys.clone();
         self.workers.submit(move |_| {
@@ -70,25 +93,6 @@ impl Reading {
         });
         true
     }
-}
-
-/// Reads until the block is full or the stream ends; whether it ended.
-fn fill(
-    read: &mut dyn FnMut(&mut [u8]) -> Result<usize, SourceError>,
-    mut block: Vec<u8>,
-) -> Result<(Vec<u8>, bool), SourceError> {
-    let mut length = block.len();
-    block.resize(length.max(BLOCK_BYTES) + BLOCK_BYTES / 4, 0);
-    while length < block.len() {
-        match read(&mut block[length..])? {
-            0 => {
-                block.truncate(length);
-                return Ok((block, true));
-            }
-            bytes => length += bytes,
-        }
-    }
-    Ok((block, false))
 }
 
 /// Lengths of the chunks at the front of the block whose ends are certain, and their sum.

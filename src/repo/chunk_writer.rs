@@ -117,6 +117,8 @@ pub struct ChunkWriter {
     threads: Vec<JoinHandle<()>>,
     frame_bytes: usize,
     open: OpenFrame,
+    raw_home: Sender<Vec<u8>>,
+    raw_spare: Receiver<Vec<u8>>,
     next_frame: u64,
     pending: HashMap<ChunkId, (u64, u32)>,
     assigned: BTreeMap<u64, (PackHandle, u32)>,
@@ -157,6 +159,7 @@ impl ChunkWriter {
         let (packs, sealed) = bounded::<SealedPack>(0);
         let (event_sender, events) = unbounded();
         let (spare_sender, spare) = unbounded::<Vec<u8>>();
+        let (raw_home, raw_spare) = unbounded();
         let sealing = Sealing {
             settings: settings.clone(),
             packs: packs.clone(),
@@ -180,6 +183,8 @@ impl ChunkWriter {
             threads,
             frame_bytes,
             open: OpenFrame::default(),
+            raw_home,
+            raw_spare,
             next_frame: 0,
             pending: HashMap::new(),
             assigned: BTreeMap::new(),
@@ -266,15 +271,22 @@ impl ChunkWriter {
         if self.open.chunks.is_empty() {
             return self.poll();
         }
-        let OpenFrame { raw, chunks } = std::mem::take(&mut self.open);
-        self.open.raw.reserve(self.frame_bytes + raw.len() / 8);
+        // Memory of an earlier frame, so that no page is touched for the first time.
+        let next = OpenFrame {
+            raw: self.raw_spare.try_recv().unwrap_or_default(),
+            chunks: Vec::with_capacity(self.open.chunks.len()),
+        };
+        let OpenFrame { mut raw, chunks } = std::mem::replace(&mut self.open, next);
+        let home = self.raw_home.clone();
         let number = self.next_frame;
         self.next_frame += 1;
         let frames = self.frames.clone().ok_or(WriteError::WorkerLost)?;
         self.workers.urgent(move |tools| {
             let compress = std::panic::AssertUnwindSafe(|| compress_frame(tools, &raw, chunks));
             let result = std::panic::catch_unwind(compress).unwrap_or(Err(WriteError::WorkerLost));
-            // Fails only when the sealing thread has ended, which has said why.
+            raw.clear();
+            // Fail only when the run, or the sealing thread, has ended, which has said why.
+            drop(home.send(raw));
             drop(frames.send((number, result)));
         });
         self.poll()
@@ -413,9 +425,8 @@ fn compress_frame(
     raw: &[u8],
     chunks: Vec<(ChunkId, u32)>,
 ) -> Result<Frame, WriteError> {
-    let mut stored = Vec::new();
-    tools.encoder.encode(raw, &mut stored)?;
-    stored.shrink_to_fit();
+    tools.encoder.encode(raw, &mut tools.encoded)?;
+    let stored = tools.encoded.clone();
     tools.decoder.decode(&stored, raw.len(), &mut tools.scratch)?;
     if tools.scratch != raw {
         return Err(WriteError::FrameMismatch { raw_bytes: raw.len() });

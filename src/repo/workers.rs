@@ -14,6 +14,8 @@ use crate::compress::{CompressError, FrameDecoder, FrameEncoder, Level};
 pub struct Tools {
     /// Compresses at the run's level.
     pub encoder: FrameEncoder,
+    /// Room for a compressed frame.
+    pub encoded: Vec<u8>,
     /// Checks what was compressed.
     pub decoder: FrameDecoder,
     /// Room for decoded bytes.
@@ -25,6 +27,7 @@ impl Tools {
     pub fn new(level: Level) -> Result<Self, CompressError> {
         Ok(Self {
             encoder: FrameEncoder::new(level)?,
+            encoded: Vec::new(),
             decoder: FrameDecoder::new()?,
             scratch: Vec::new(),
         })

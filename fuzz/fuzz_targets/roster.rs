@@ -1,0 +1,7 @@
+//! Rosters, signed by the repository's own root key.
+#![no_main]
+
+use holdfast_fuzz::{Kind, signed_text};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| signed_text(Kind::Roster, data));

@@ -1,0 +1,7 @@
+//! Tombstones, signed by a maintainer.
+#![no_main]
+
+use holdfast_fuzz::{Kind, signed_text};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| signed_text(Kind::Tombstone, data));
