@@ -92,7 +92,7 @@ mod tests {
         drop(first);
         let second = pool.block(60);
         assert_eq!((second.len(), second.as_ptr()), (60, address));
-        assert_eq!(pool.block(10), *vec![0; 10], "another one while the first is in use");
+        assert_eq!(*pool.block(10), [0; 10], "another one while the first is in use");
         drop(second);
         assert_eq!(pool.block(200).len(), 200);
     }

@@ -21,6 +21,8 @@ use crate::store::{Store, StoreError};
 
 /// Longest single request for parts of a pack.
 const REQUEST_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// Shortest single request, where the store has no larger quantum: a header fits.
+const REQUEST_BYTES_MIN: u64 = 16 * 1024;
 /// Packs that one reader keeps open: opening costs a key agreement.
 const OPEN_PACKS_MAX: usize = 4;
 
@@ -155,7 +157,7 @@ impl ObjectReader {
         let quantum = self.store.read_quantum_bytes().max(1);
         let start = self.position - self.position % quantum;
         let ahead = self.wanted_end.load(Relaxed).saturating_sub(start);
-        let length = ahead.clamp(quantum, REQUEST_BYTES_MAX.max(quantum)).next_multiple_of(quantum);
+        let length = ahead.clamp(REQUEST_BYTES_MIN, REQUEST_BYTES_MAX).next_multiple_of(quantum);
         let length = length.min(self.size - start);
         self.buffer.resize(length as usize, 0);
         self.buffer_start = start;

@@ -208,7 +208,7 @@ impl RootSource for DeclaredTree {
             items.give(Item::Batch(vec![if content.is_empty() {
                 Step::Known(entry, KnownContent::None)
             } else {
-                let cut = CutBytes::hash(&reading.keys, content.clone(), &lengths);
+                let cut = CutBytes::hash(&reading.keys, content.clone().into(), &lengths);
                 Step::Small(SmallFile { entry, cut, is_known: false })
             }]));
         }
