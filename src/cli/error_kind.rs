@@ -189,7 +189,7 @@ mod tests {
             (RepoError::Rollback { what: object() }, Exit::Rollback),
             (RepoError::Chain { object: object() }, Exit::Rollback),
             (RepoError::DuplicateWriter { object: object(), writer }, Exit::Rollback),
-            (RepoError::WrongName { object: object() }, Exit::Rollback),
+            (RepoError::WrongName { object: object() }, Exit::Findings),
             (RepoError::Misplaced { object: object(), what: "x" }, Exit::Rollback),
             (
                 RepoError::Replaced { location: object(), pinned: repository, found: repository },

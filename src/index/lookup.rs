@@ -5,6 +5,7 @@
 //! collect in memory and go to the database in sorted batches: random 32-byte keys, one by one,
 //! would rewrite a page of the B-tree each.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ const FOLLOW_CHUNKS: usize = 64;
 const CACHED_CHUNKS_MAX: usize = 1_000_000;
 /// Chunk rows that collect in memory before they are written, at least.
 const PENDING_ROWS_MIN: usize = 250_000;
-/// And at most (24 bytes each in the map).
+/// And at most (17 bytes each in the map, which may be half empty).
 const PENDING_ROWS_MAX: usize = 2_000_000;
 
 /// Where a chunk is.
@@ -40,7 +41,9 @@ pub struct ChunkLookup {
     packs: HashMap<u32, PackRow>,
     numbers: HashMap<PackHandle, u32>,
     next_number: u32,
-    pending: HashMap<i64, Vec<(u32, u32)>>,
+    pending: HashMap<i64, (u32, u32)>,
+    /// Further places of the same prefix: a chunk that two runs have stored.
+    pending_twins: HashMap<i64, Vec<(u32, u32)>>,
     pending_rows: usize,
     pending_packs: Vec<u32>,
     written_rows: u64,
@@ -86,6 +89,7 @@ impl ChunkLookup {
             numbers: HashMap::new(),
             next_number: 0,
             pending: HashMap::new(),
+            pending_twins: HashMap::new(),
             pending_rows: 0,
             pending_packs: Vec::new(),
             cache: TableCache::default(),
@@ -194,7 +198,9 @@ impl ChunkLookup {
             return Ok(Some(location));
         }
         let prefix = prefix(id);
-        let mut candidates = self.pending.get(&prefix).cloned().unwrap_or_default();
+        let mut candidates = Vec::new();
+        candidates.extend(self.pending.get(&prefix));
+        candidates.extend(self.pending_twins.get(&prefix).into_iter().flatten());
         if self.written_rows > 0 {
             candidates.extend(self.database.candidates(prefix)?);
         }
@@ -253,7 +259,11 @@ impl ChunkLookup {
 
     fn collect_rows(&mut self, number: u32, pack: &IndexedPack) -> Result<(), IndexError> {
         for (ordinal, id) in pack.ids.iter().enumerate() {
-            self.pending.entry(prefix(id)).or_default().push((number, ordinal as u32));
+            let (prefix, place) = (prefix(id), (number, ordinal as u32));
+            match self.pending.entry(prefix) {
+                Entry::Vacant(vacant) => drop(vacant.insert(place)),
+                Entry::Occupied(_) => self.pending_twins.entry(prefix).or_default().push(place),
+            }
         }
         self.pending_rows += pack.ids.len();
         self.pending_packs.push(number);
@@ -266,13 +276,15 @@ impl ChunkLookup {
         if self.pending_packs.is_empty() {
             return Ok(());
         }
-        let mut rows: Vec<(i64, u32, u32)> = self
-            .pending
-            .drain()
-            .flat_map(|(prefix, places)| {
-                places.into_iter().map(move |(pack, ordinal)| (prefix, pack, ordinal))
-            })
-            .collect();
+        // The map's memory goes before that of the sorted rows is touched in full.
+        let pending = std::mem::take(&mut self.pending);
+        let twins = std::mem::take(&mut self.pending_twins);
+        let twins = twins.into_iter().flat_map(|(prefix, places)| {
+            places.into_iter().map(move |(pack, ordinal)| (prefix, pack, ordinal))
+        });
+        let mut rows: Vec<(i64, u32, u32)> =
+            pending.into_iter().map(|(prefix, (pack, ordinal))| (prefix, pack, ordinal)).collect();
+        rows.extend(twins);
         rows.sort_unstable();
         self.written_rows += rows.len() as u64;
         self.pending_rows = 0;

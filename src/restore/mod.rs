@@ -25,6 +25,7 @@ pub mod target;
 mod target_dirs;
 pub mod target_error;
 pub mod target_file;
+mod target_flush;
 pub mod target_options;
 pub mod target_path;
 pub mod target_place;

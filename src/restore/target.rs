@@ -24,6 +24,7 @@ use crate::restore::metadata_object::{Identity, Object};
 use crate::restore::target_dirs::TargetDirs;
 use crate::restore::target_error::TargetError;
 use crate::restore::target_file::{Restored, TargetFile};
+use crate::restore::target_flush::Flusher;
 use crate::restore::target_options::Options;
 use crate::restore::target_path::TargetPath;
 use crate::restore::target_place::{CLOSED, Found, Place, found, kind_of};
@@ -41,6 +42,7 @@ pub struct Target {
     options: Options,
     metadata: Metadata,
     later: Mutex<LaterStack>,
+    flusher: Arc<Flusher>,
 }
 
 impl Target {
@@ -65,6 +67,7 @@ impl Target {
             dirs: TargetDirs::new(root),
             metadata: Metadata::new(&options),
             later: Mutex::new(LaterStack::new(later_bytes_max)),
+            flusher: Arc::default(),
             options,
         })
     }
@@ -121,12 +124,12 @@ impl Target {
         for _ in 0..ATTEMPTS_MAX {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
             match openat(&place.dir, place.name, flags | CLOSED, FILE_MODE) {
-                Ok(file) => return begin_file(path, file, node, true),
+                Ok(file) => return self.begin_file(path, file, node, true),
                 Err(Errno::EXIST) if self.options.overwrite => {}
                 Err(error) => return Err(place.failure("create", error)),
             }
             if let Some(file) = place.open_alone(node.uid)? {
-                return begin_file(path, file.into(), node, false);
+                return self.begin_file(path, file.into(), node, false);
             }
             place.clear()?;
         }
@@ -143,7 +146,7 @@ impl Target {
         let Some((file, stat)) = place.open_regular(OFlags::RDONLY)? else { return Ok(None) };
         let size_bytes = stat.st_size.cast_unsigned();
         let restored = Restored { path: path.clone(), identity: Identity::of(&stat) };
-        Ok(Some(TargetFile { file, restored, size_bytes, is_new: false }))
+        Ok(Some(TargetFile::new(file, restored, size_bytes, false, None)))
     }
 
     /// Makes a symbolic link, whose target is taken as it is and never looked at.
@@ -268,8 +271,9 @@ impl Target {
     /// # Errors
     /// Also for writes that failed in the background; then any of the files may be damaged.
     pub fn sync(&self) -> Result<(), TargetError> {
-        let synced = rustix::fs::syncfs(self.dirs.root());
-        synced.map_err(|error| TargetError::io("sync", &TargetPath::root(), error))
+        let failed = |error| TargetError::io("sync", &TargetPath::root(), error);
+        self.flusher.finish().map_err(failed)?;
+        rustix::fs::syncfs(self.dirs.root()).map_err(|error| failed(error.into()))
     }
 
     fn finish(&self, record: Later, progress: &Progress) -> Result<(), TargetError> {
@@ -396,6 +400,34 @@ impl Target {
         true
     }
 
+    /// Gives an opened file its size, and what must be set while it is empty.
+    fn begin_file(
+        &self,
+        path: &TargetPath,
+        file: OwnedFd,
+        node: &Node,
+        is_new: bool,
+    ) -> Result<TargetFile, TargetError> {
+        let failure = |action, error: Errno| TargetError::io(action, path, error);
+        let stat = rustix::fs::fstat(&file).map_err(|error| failure("stat", error))?;
+        if is_new && !flags_before_content(node).is_empty() {
+            let flags = flags_before_content(node);
+            // Asked again, and reported if refused, with the other flags.
+            let _ = Object::Open(file.as_fd()).set_flags(flags, flags);
+        }
+        if !is_new && stat.st_mode & 0o7077 != 0 {
+            // Who could read or run the old content shall not get at the new one before its mode is
+            // set. Refused to a writer who is not the owner; he cannot set the mode either.
+            let _ = Object::Open(file.as_fd()).set_mode(stat.st_mode & 0o700);
+        }
+        if stat.st_size.cast_unsigned() != node.size {
+            rustix::fs::ftruncate(&file, node.size).map_err(|error| failure("resize", error))?;
+        }
+        let restored = Restored { path: path.clone(), identity: Identity::of(&stat) };
+        let flusher = Some(self.flusher.clone());
+        Ok(TargetFile::new(File::from(file), restored, node.size, is_new, flusher))
+    }
+
     pub(super) fn open_dir(&self, path: &TargetPath) -> Result<Arc<OwnedFd>, TargetError> {
         let bytes = path.as_bytes();
         self.dirs.open(bytes).map_err(|error| TargetError::descent(bytes, error))
@@ -409,32 +441,6 @@ impl Target {
         let dir = self.dirs.open(dir).map_err(|error| TargetError::descent(dir, error))?;
         Ok(Place { dir, name, path })
     }
-}
-
-/// Gives an opened file its size, and what must be set while it is empty.
-fn begin_file(
-    path: &TargetPath,
-    file: OwnedFd,
-    node: &Node,
-    is_new: bool,
-) -> Result<TargetFile, TargetError> {
-    let failure = |action, error: Errno| TargetError::io(action, path, error);
-    let stat = rustix::fs::fstat(&file).map_err(|error| failure("stat", error))?;
-    if is_new && !flags_before_content(node).is_empty() {
-        let flags = flags_before_content(node);
-        // Asked again, and reported if refused, with the other flags.
-        let _ = Object::Open(file.as_fd()).set_flags(flags, flags);
-    }
-    if !is_new && stat.st_mode & 0o7077 != 0 {
-        // Who could read or run the old content shall not get at the new one before its mode is
-        // set. Refused to a writer who is not the owner; he cannot set the mode either.
-        let _ = Object::Open(file.as_fd()).set_mode(stat.st_mode & 0o700);
-    }
-    if stat.st_size.cast_unsigned() != node.size {
-        rustix::fs::ftruncate(&file, node.size).map_err(|error| failure("resize", error))?;
-    }
-    let restored = Restored { path: path.clone(), identity: Identity::of(&stat) };
-    Ok(TargetFile { file: File::from(file), restored, size_bytes: node.size, is_new })
 }
 
 /// A file without a name in the target, gone when it is closed.

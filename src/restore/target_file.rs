@@ -7,14 +7,19 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::restore::metadata_object::{Identity, Object};
 use crate::restore::target_error::TargetError;
+use crate::restore::target_flush::Flusher;
 use crate::restore::target_path::TargetPath;
 
+/// Bytes written to a file before they are sent on to the disk.
+const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
 /// Zeros written at a time where a file system cannot punch holes.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
@@ -40,9 +45,23 @@ pub struct TargetFile {
     pub(super) restored: Restored,
     pub(super) size_bytes: u64,
     pub(super) is_new: bool,
+    flusher: Option<Arc<Flusher>>,
+    unflushed_bytes: AtomicU64,
 }
 
 impl TargetFile {
+    /// A file of that size, at its place.
+    pub(super) fn new(
+        file: File,
+        restored: Restored,
+        size_bytes: u64,
+        is_new: bool,
+        flusher: Option<Arc<Flusher>>,
+    ) -> Self {
+        let unflushed_bytes = AtomicU64::new(0);
+        Self { file, restored, size_bytes, is_new, flusher, unflushed_bytes }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &TargetPath {
@@ -74,7 +93,15 @@ impl TargetFile {
     /// [`TargetError::TooLong`] beyond the file's size, before anything is written.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
         self.check_range(offset, bytes.len() as u64)?;
-        self.file.write_all_at(bytes, offset).map_err(|error| self.failure("write", error))
+        self.file.write_all_at(bytes, offset).map_err(|error| self.failure("write", error))?;
+        if let Some(flusher) = &self.flusher {
+            let written = bytes.len() as u64;
+            if self.unflushed_bytes.fetch_add(written, Relaxed) + written >= FLUSH_BYTES {
+                self.unflushed_bytes.store(0, Relaxed);
+                flusher.begin(&self.file);
+            }
+        }
+        Ok(())
     }
 
     /// Makes a range of an existing file read as zeros, without blocks where possible.

@@ -24,7 +24,7 @@ not, do not give it your passphrase.";
 not used.
 
 What to do: `holdfast check` lists all of them; fetch the object from a replica.";
-    NAME: "HF-TRUST-005", Rollback, "an object is not what its name says",
+    NAME: "HF-TRUST-005", Findings, "an object is not what its name says",
 "Objects are named by the hash of their bytes. This one was changed, by decay or by hand.
 
 What to do: `holdfast check --read-data` finds all of them; fetch them from a replica.";
