@@ -144,7 +144,7 @@ fn find_all(
 fn index_known(chunks: u64, folder: &Path) -> Result<(), Failure> {
     let first = chunks / 3;
     find_all("stream order", chunks, folder, |index| {
-        if index % 16 == 7 { chunks + index } else { (first + index) % chunks }
+        if index % 16 == 7 { (1 << 40) + index } else { (first + index) % chunks }
     })
 }
 

@@ -686,7 +686,8 @@ class Restorer:
             if key.startswith((b"security.", b"trusted.")) and not self.special:
                 warn("attributes security.* and trusted.* are left out without --special")
                 continue
-            self.attempt(name + b" " + key, os.setxattr, path, key, base64.b64decode(value), 0, False)
+            value = base64.b64decode(value)
+            self.attempt(name + b" " + key, lambda: os.setxattr(path, key, value, follow_symlinks=False))
         if not is_link:
             os.chmod(name, mode, dir_fd=fd)
         if node.get("flags"):

@@ -247,7 +247,7 @@ pub fn text(bytes: &[u8]) {
     let _ = (parse_size(text), parse_rate(text), parse_span(text));
     let _ = Config::parse(text);
     let _ = text.parse::<VerifyingKey>();
-    let _ = NativeRecipient::parse(text);
+    let _ = holdfast::crypto::recipient::NativeRecipient::from_str(text);
     if let Ok(name) = text.parse::<ObjectName>() {
         assert_eq!(name.to_string(), text);
     }

@@ -17,10 +17,10 @@ use crate::format::snapshot::{Root, Snapshot, Statistics};
 use crate::id::PackHandle;
 use crate::index::previous_tree::PreviousTreeWriter;
 use crate::progress::Progress;
-use crate::repo::chunk_writer::WriteCounts;
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
 use crate::repo::session::{Committed, SessionOptions, WriteSession};
+use crate::repo::write_counts::WriteCounts;
 
 /// Pieces of work between the readers and the writer of a run, for each worker.
 const WINDOW_PER_THREAD: usize = 6;

@@ -75,7 +75,14 @@ impl Keyring {
     pub fn open_for_maintainer(context: &Context) -> Result<(Self, MaintainerKeys), CommandError> {
         let mut this = Self::open(context, Asking::Nobody)?;
         if this.maintainer.is_none() && this.unlocked.is_none() {
-            this.unlocked = Some(unlock(context, &this.repository)?);
+            this.unlocked = Some(unlock(context, &this.repository).map_err(|error| {
+                if error.id() != key::NONE.id {
+                    return error;
+                }
+                let what = "this host has no keys to forget or prune, and no key was given";
+                CommandError::new(&prune::NOT_MAINTAINER, what)
+                    .hint("run it on the host that made the repository, or with its key")
+            })?);
         }
         let keys = maintainer_keys(&this.repository, this.unlocked.as_ref())?;
         Ok((this, keys))

@@ -179,6 +179,9 @@ impl Output {
                 hint: error.hints().join("; "),
             };
             self.event("error", &Ended { exit_code: error.exit().code(), body: &body });
+            if self.stdout().failed.is_some() {
+                self.stderr(&error.render(&ErrorStyle::default()));
+            }
         } else {
             let coloured = self.options.colour;
             let style = if coloured { ErrorStyle::COLOURED } else { ErrorStyle::default() };

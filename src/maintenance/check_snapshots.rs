@@ -69,6 +69,16 @@ struct Walk {
     used: HashMap<PackHandle, ChunkBitmap>,
     troubles: Vec<String>,
     more: usize,
+    links: Links,
+}
+
+/// The files with several names of one root: one of the names has the content.
+#[derive(Default)]
+struct Links {
+    /// Plain bytes of the content, by group.
+    found: HashMap<u64, u64>,
+    /// Plain bytes and a path of a name without content, by group.
+    wanted: HashMap<u64, (u64, String)>,
 }
 
 /// The lists of one content.
@@ -79,6 +89,28 @@ struct Lists<'a> {
 }
 
 impl Walk {
+    /// Whether the node is a further name, whose content stands with another one.
+    fn is_further_name(&mut self, node: &Node, path: &str) -> bool {
+        let Some(group) = node.link_group else { return false };
+        let bytes = node.stored_bytes();
+        if node.content.runs.is_empty() && bytes > 0 {
+            self.links.wanted.entry(group).or_insert_with(|| (bytes, path.to_owned()));
+            return true;
+        }
+        self.links.found.entry(group).or_insert(bytes);
+        false
+    }
+
+    /// Compares the names of the root that ends.
+    fn end_links(&mut self) {
+        let Links { found, wanted } = std::mem::take(&mut self.links);
+        for (group, (bytes, path)) in wanted {
+            if found.get(&group) != Some(&bytes) {
+                self.trouble(format!("{path}: no other name of the file has its {bytes} bytes"));
+            }
+        }
+    }
+
     fn trouble(&mut self, what: String) {
         if self.troubles.len() < FINDINGS_MAX {
             self.troubles.push(what);
@@ -99,7 +131,8 @@ impl Checker<'_> {
             Ok(snapshot) => snapshot,
             Err(error) => return Ok(unreadable(&object, record, error)?.into_iter().collect()),
         };
-        let mut walk = Walk { used: HashMap::new(), troubles: Vec::new(), more: 0 };
+        let mut walk =
+            Walk { used: HashMap::new(), troubles: Vec::new(), more: 0, links: Links::default() };
         for root in &snapshot.roots {
             self.walk_root(root, &mut walk)?;
         }
@@ -131,6 +164,7 @@ impl Checker<'_> {
             let pending = reader.pending();
             let Some(node) = pending else {
                 // At the end, since every leaf is emptied below.
+                walk.end_links();
                 return Ok(());
             };
             self.add(&node.chunk, walk);
@@ -156,17 +190,24 @@ impl Checker<'_> {
     fn walk_leaf(&self, reader: &mut TreeReader, key: (PackHandle, u32), walk: &mut Walk) {
         let troubles = walk.troubles.len() + walk.more;
         let mut runs = Vec::new();
+        let mut has_links = false;
         while reader.pending().is_none() {
             let Some(Ok((place, node))) = reader.next() else { break };
             let path = [&place.dir[..], b"/", &place.name[..]].concat();
             let path = String::from_utf8_lossy(&path).into_owned();
+            has_links |= node.link_group.is_some();
+            if walk.is_further_name(&node, &path) {
+                continue;
+            }
             self.node_runs(&node, reader.chunks(), &mut runs, walk, &path);
         }
         for run in &runs {
             self.add(run, walk);
         }
         let mut memory = self.memory();
+        // The names of a file lie in several leaves: such leaves are looked at in each snapshot.
         if walk.troubles.len() + walk.more == troubles
+            && !has_links
             && memory.runs + runs.len() <= REMEMBERED_RUNS_MAX
         {
             memory.runs += runs.len();

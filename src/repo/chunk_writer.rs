@@ -23,6 +23,7 @@ use crate::index::database::IndexError;
 use crate::index::lookup::ChunkLookup;
 use crate::repo::pack_builder::{Frame, PackBuildError, PackBuilder, PackSettings, SealedPack};
 use crate::repo::workers::{Tools, Workers};
+use crate::repo::write_counts::WriteCounts;
 use crate::store::{Put, Store, StoreError};
 
 /// A frame is closed when it has at least this many plain bytes…
@@ -79,21 +80,6 @@ pub enum ChunkPlace {
         /// Place of the chunk in it.
         index: u32,
     },
-}
-
-/// Counts of what was written.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct WriteCounts {
-    /// Chunks that were new.
-    pub new_chunks: u64,
-    /// Their plain bytes.
-    pub new_bytes: u64,
-    /// Chunks that were there already.
-    pub known_chunks: u64,
-    /// Bytes of pack objects stored.
-    pub stored_bytes: u64,
-    /// Pack objects stored.
-    pub stored_packs: u64,
 }
 
 enum Event {

@@ -58,6 +58,9 @@ impl SnapshotRecord {
     }
 }
 
+/// Gaps of one log behind which its commits are still read.
+const GAPS_MAX: u32 = 64;
+
 /// All that the logs say.
 #[derive(Debug, Default)]
 pub struct History {
@@ -157,13 +160,19 @@ impl History {
         entries: &[(u64, Entry)],
         witness: &Witness,
     ) -> Result<(), RepoError> {
-        let mut prev = NO_PREVIOUS;
+        // Unknown behind a commit that is missing or refused: those that follow count all the same,
+        // they carry the writer's signature, and whoever has lost one object wants all others back.
+        let mut prev = Some(NO_PREVIOUS);
         let mut next = 1;
+        let mut gaps = 0;
         for (seq, entry) in entries {
             let object = entry.name.clone();
-            let missing = Commit::object_name(actor, next);
             if *seq != next {
+                let missing = Commit::object_name(actor, next);
                 self.findings.push(RepoError::Rollback { what: format!("{missing} is missing") });
+                (prev, gaps) = (None, gaps + 1);
+            }
+            if gaps > GAPS_MAX {
                 break;
             }
             let bytes = repository.store.get(&object, limits::SIGNED_TEXT_BYTES_MAX)?;
@@ -177,7 +186,8 @@ impl History {
                 Ok(None) => break,
                 Err(finding) => {
                     self.findings.push(finding);
-                    break;
+                    (prev, next, gaps) = (None, seq.saturating_add(1), gaps + 1);
+                    continue;
                 }
             }
             if let Some((seen, seen_hash)) = witness.log(actor)
@@ -186,7 +196,7 @@ impl History {
             {
                 self.findings.push(RepoError::Rollback { what: format!("{object} is another") });
             }
-            (prev, next) = (hash, seq + 1);
+            (prev, next) = (Some(hash), seq.saturating_add(1));
         }
         // What was seen before its writer was revoked, and does not count any more, is not missed.
         let revoked_after = repository.roster.writer(actor).and_then(|entry| entry.revoked_after);
@@ -364,7 +374,7 @@ fn check_commit(
     repository: &Repository,
     actor: ActorId,
     seq: u64,
-    prev: ObjectId,
+    prev: Option<ObjectId>,
     bytes: &[u8],
 ) -> Result<Option<Commit>, RepoError> {
     let object = Commit::object_name(actor, seq);
@@ -377,7 +387,7 @@ fn check_commit(
         };
     };
     let commit = Commit::open(bytes, key, repository.id).map_err(refused(&object))?;
-    if commit.writer != actor || commit.seq != seq || commit.prev != prev {
+    if commit.writer != actor || commit.seq != seq || prev.is_some_and(|prev| commit.prev != prev) {
         return Err(RepoError::Chain { object });
     }
     Ok(Some(commit))

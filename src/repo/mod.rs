@@ -23,3 +23,4 @@ pub mod state;
 pub mod tree_reader;
 pub mod unlock;
 pub mod workers;
+pub mod write_counts;

@@ -206,7 +206,10 @@ impl Item<'_> {
         let grants = self.node.kind != NodeKind::Dir && mode & SET_ID_BITS != 0;
         if grants && !self.metadata.special_bits {
             mode &= !SET_ID_BITS;
-            self.warn(Trouble::Stripped, &"setuid and setgid were not restored");
+            self.warn(
+                Trouble::Stripped,
+                &"setuid and setgid were not restored (--special-bits restores them)",
+            );
         }
         if let Err(error) = self.object.set_mode(mode) {
             self.warn(Trouble::Mode, &format_args!("mode {mode:o}: {error}"));
@@ -216,7 +219,10 @@ impl Item<'_> {
     fn xattrs(&self) {
         for (name, value) in &self.node.xattrs {
             if name == CAPABILITY && !self.metadata.special_bits {
-                self.warn(Trouble::Stripped, &"capabilities were not restored");
+                self.warn(
+                    Trouble::Stripped,
+                    &"capabilities were not restored (--special-bits restores them)",
+                );
                 continue;
             }
             if let Err(error) = self.object.set_xattr(name, value)

@@ -20,5 +20,6 @@ mod prune;
 mod roles;
 mod sink;
 mod spec;
+mod surprises;
 mod tour;
 mod vectors;

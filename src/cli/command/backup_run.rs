@@ -95,9 +95,12 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
     };
     if let [only] = &args.paths[..]
         && let Some(name) = only.to_str()
-        && !only.exists()
         && let Some(table) = context.loaded.config.sources.get(name)
     {
+        if only.exists() {
+            let what = format!("{name} is taken as the configured source; ./{name} is the folder");
+            context.output.warning(&what);
+        }
         sources.paths.clear();
         sources.name.get_or_insert_with(|| name.to_owned());
         sources.tags.extend(table.tags.iter().cloned());
@@ -295,17 +298,17 @@ fn report(
 ) {
     let s = &summary.statistics;
     let id = summary.committed.map(|committed| committed.snapshot.id.to_string());
-    output.line(&format!(
+    output.note(&format!(
         "Files:  {:>9} new, {:>9} changed, {:>9} unmodified",
         s.files_new, s.files_changed, s.files_unmodified
     ));
-    output.line(&format!("Folders: {:>8}, other entries: {}", s.directories, s.others));
-    output.line(&format!(
+    output.note(&format!("Folders: {:>8}, other entries: {}", s.directories, s.others));
+    output.note(&format!(
         "Added to the repository: {} ({} stored)",
         output.size(s.new_bytes),
         output.size(s.stored_bytes)
     ));
-    output.line(&format!(
+    output.note(&format!(
         "Processed {} in {}, read {}",
         output.size(s.content_bytes),
         format_duration(elapsed),
@@ -317,7 +320,7 @@ fn report(
     }
     if let Some(id) = &id {
         let part = if summary.is_partial { ", with items missing" } else { "" };
-        output.line(&format!("Snapshot {} of {} saved{part}", &id[..8], label.source));
+        output.note(&format!("Snapshot {} of {} saved{part}", &id[..8], label.source));
     }
     let exit = if summary.is_partial { Exit::Partial } else { Exit::Done };
     output.summary(

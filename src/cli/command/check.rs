@@ -78,7 +78,7 @@ fn print(context: &Context, report: &CheckReport, with_key: bool) {
     for finding in &report.findings {
         print_finding(context, finding);
     }
-    output.line(&format!(
+    output.note(&format!(
         "{} objects with {} are there; {} snapshots",
         report.objects.objects,
         output.size(report.objects.bytes),
@@ -86,25 +86,25 @@ fn print(context: &Context, report: &CheckReport, with_key: bool) {
     ));
     if report.orphans.objects > 0 {
         let size = output.size(report.orphans.bytes);
-        output.line(&format!(
+        output.note(&format!(
             "{} objects with {size} belong to no commit yet",
             report.orphans.objects
         ));
     }
     if report.read.objects > 0 {
-        output.line(&format!(
+        output.note(&format!(
             "read {} packs with {}",
             report.read.objects,
             output.size(report.read.bytes)
         ));
     }
-    output.line(&coverage_text(&report.coverage));
+    output.note(&coverage_text(&report.coverage));
     if !with_key {
         output.note(&format!("{} ({})", explain::check::KEYLESS.title, explain::check::KEYLESS.id));
     }
     let exit = if report.findings.is_empty() { Exit::Done } else { Exit::Findings };
     if exit == Exit::Done {
-        output.line("no damage was found");
+        output.note("no damage was found");
     }
     let coverage = &report.coverage;
     output.summary(

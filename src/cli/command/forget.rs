@@ -198,13 +198,13 @@ pub fn run(args: &ForgetArgs, context: &Context) -> Result<Exit, CommandError> {
 fn report(context: &Context, args: &ForgetArgs, count: usize, bytes: u64, wait_seconds: u64) {
     let output = &context.output;
     let done = if args.dry_run { "would be forgotten" } else { "forgotten" };
-    output.line(&format!("{count} snapshots {done}"));
+    output.note(&format!("{count} snapshots {done}"));
     let wait = i64::try_from(wait_seconds).unwrap_or(i64::MAX);
     let when = timestamp(SystemClock.now()).as_second().saturating_add(wait);
     let when = Timestamp::from_second(when).unwrap_or(Timestamp::MAX);
     if bytes > 0 {
         let local = format_local(when, &context.now);
-        output.line(&format!("prunes will free {}, from {local} on", output.size(bytes)));
+        output.note(&format!("prunes will free {}, from {local} on", output.size(bytes)));
     }
     if !args.prune {
         output.summary(
@@ -242,6 +242,10 @@ fn choose(
         })
         .cloned()
         .collect();
+    if matching.is_empty() && labelled.iter().any(|one| one.label.is_some()) {
+        let what = "no snapshot is of that source, host or tag: nothing was forgotten";
+        return Err(CommandError::new(&explain::repository::SNAPSHOT_MISSING, what));
+    }
     let zone = context.now.time_zone().clone();
     let now = timestamp(SystemClock.now());
     let rules = RetentionContext { zone, now, floor_seconds, overrides: Vec::new() };

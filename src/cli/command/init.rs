@@ -82,7 +82,7 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<Exit, CommandError> {
     options.operators.extend(passphrase.map(|secret| vec![Recipient::passphrase(secret)]));
     let keys = NewKeys::draw(options.writer_label.clone())?;
     let (id, place) = create_at(context, &location.path, &options, keys)?;
-    report(context, &options, id, &place, &opens);
+    report(context, &options, id, &place, &opens, "holdfast recovery-kit");
     let summary = json!({
         "repository": id.to_string(),
         "location": place,
@@ -119,7 +119,8 @@ pub fn init_with_generated_key(context: &Context) -> Result<RepositoryId, Comman
         let _ = std::fs::remove_file(&path);
     }
     let (id, place) = created?;
-    report(context, &options, id, &place, &[format!("the identity in {}", path.display())]);
+    let opens = [format!("the identity in {}", path.display())];
+    report(context, &options, id, &place, &opens, "holdfast recovery-kit --with-identity");
     let kit = Kit {
         repository: id,
         location: place.clone(),
@@ -269,6 +270,7 @@ fn report(
     id: RepositoryId,
     place: &str,
     opens: &[String],
+    kit: &str,
 ) {
     let keeps = if options.keep_maintainer {
         "the keys to write and to prune"
@@ -276,13 +278,13 @@ fn report(
         "the keys to write; forget and prune need the key that reads"
     };
     let output = &context.output;
-    output.line(&format!("created repository {id}"));
-    output.line(&format!("  at:            {place}"));
-    output.line(&format!("  this host:     writer {:?}", options.writer_label.as_str()));
-    output.line(&format!("  it keeps:      {keeps}"));
-    output.line(&format!("  to read back:  {}", opens.join(", or ")));
-    output.note("Without that key nobody can read it, on any machine.");
-    output.note("Print `holdfast recovery-kit` and keep it elsewhere.");
+    output.note(&format!("created repository {id}"));
+    output.note(&format!("  at:            {place}"));
+    output.note(&format!("  this host:     writer {:?}", options.writer_label.as_str()));
+    output.note(&format!("  it keeps:      {keeps}"));
+    output.note(&format!("  to read back:  {}", opens.join(", or ")));
+    output.note("Without it nobody can read the repository, on any machine.");
+    output.note(&format!("Print `{kit}` and keep it elsewhere."));
 }
 
 #[cfg(test)]

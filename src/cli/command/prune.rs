@@ -157,10 +157,10 @@ fn print(
     let (output, totals) = (&context.output, &report.plan.totals);
     let deleted = if args.dry_run { totals.deleted_now } else { report.deleted };
     let would = if args.dry_run { "would delete" } else { "deleted" };
-    output.line(&format!("{would} {} in {} objects", output.size(deleted.bytes), deleted.objects));
+    output.note(&format!("{would} {} in {} objects", output.size(deleted.bytes), deleted.objects));
     if totals.waiting.objects > 0 {
         let until = totals.waiting_until.map(|time| format_local(timestamp(time), &context.now));
-        output.line(&format!(
+        output.note(&format!(
             "announced: {} in {} objects, to be deleted by a prune after {}",
             output.size(totals.waiting.bytes),
             totals.waiting.objects,
@@ -169,18 +169,18 @@ fn print(
     }
     if totals.held.objects > 0 {
         let text = "not needed yet, perhaps of running backups";
-        output.line(&format!(
+        output.note(&format!(
             "{} in {} objects {text}",
             output.size(totals.held.bytes),
             totals.held.objects
         ));
     }
-    output.line(&format!(
+    output.note(&format!(
         "{} in packs is not used by any snapshot",
         output.size(totals.unused_bytes)
     ));
     if let Some(repacked) = repacked {
-        output.line(&format!(
+        output.note(&format!(
             "wrote {} anew as {}, for {} snapshots",
             output.size(repacked.old.bytes),
             output.size(repacked.new.bytes),

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::repository;
 use crate::cli::maintaining::{Keyring, candidates, failed, reserve, short};
+use crate::cli::selector::SelectorError;
 use crate::clock::SystemClock;
 use crate::maintenance::forget::label_snapshots;
 use crate::maintenance::recover::{check_whole, recall};
@@ -41,7 +43,16 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<Exit, CommandError> 
     let candidates = candidates(&forgotten, &ids);
     let mut chosen = Vec::new();
     for text in &args.snapshots {
-        chosen.push(&forgotten[context.selector(text)?.resolve(&candidates)?].record);
+        let selector = context.selector(text)?;
+        let index = selector.resolve(&candidates).map_err(|error| match error {
+            SelectorError::NotFound { name, candidates } => {
+                let what = format!("no forgotten snapshot is {name}; {candidates} are forgotten");
+                CommandError::new(&repository::SNAPSHOT_MISSING, what)
+                    .hint("holdfast snapshots --forgotten")
+            }
+            other => other.into(),
+        })?;
+        chosen.push(&forgotten[index].record);
     }
     for record in &chosen {
         check_whole(repository, &history, &identities, record).map_err(failed)?;

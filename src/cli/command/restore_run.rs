@@ -134,6 +134,7 @@ fn failed(error: RestoreError) -> CommandError {
         RestoreError::NotFound { .. } => {
             CommandError::new(&repository::PATH_MISSING, error.to_string())
         }
+        RestoreError::Output(_) => CommandError::classify(&error, &usage::OUTPUT),
         _ => CommandError::classify(&error, &explain::restore::DAMAGED),
     }
 }
@@ -156,7 +157,7 @@ fn report_result(
     let output = &context.output;
     if args.tar.as_deref() != Some(Path::new("-")) {
         let verb = if args.dry_run { "Would restore" } else { "Restored" };
-        output.line(&format!(
+        output.note(&format!(
             "{verb} {} files ({}), {} folders, {} other entries from snapshot {} in {}",
             report.files,
             output.size(report.bytes),
@@ -166,13 +167,13 @@ fn report_result(
             format_duration(started.elapsed()),
         ));
         if report.unchanged + report.removed > 0 {
-            output.line(&format!(
+            output.note(&format!(
                 "{} files were there already, {} entries removed",
                 report.unchanged, report.removed
             ));
         }
         if let Some(bad) = mismatches {
-            output.line(&format!("Verified: {bad} files differ"));
+            output.note(&format!("Verified: {bad} files differ"));
         }
     }
     let troubles = [

@@ -63,8 +63,10 @@ pub fn run(args: &SnapshotsArgs, context: &Context) -> Result<Exit, CommandError
     let rows = choose(args, context, rows)?;
     print(context, &rows);
     let count = rows.len();
-    context.output.summary(Exit::Done, &json!({ "snapshots": count }));
-    Ok(Exit::Done)
+    // With a commit missing, so may be what it committed: the list is no whole one.
+    let exit = if history.findings.is_empty() { Exit::Done } else { Exit::Findings };
+    context.output.summary(exit, &json!({ "snapshots": count }));
+    Ok(exit)
 }
 
 /// A snapshot as it is shown.

@@ -1,0 +1,127 @@
+//! What once surprised somebody who used the program: each of these was wrong before.
+
+use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+use crate::program::Program;
+
+const REPOSITORY: &str = ".local/share/holdfast/repository";
+
+fn begun(write: impl Fn(&Program)) -> Program {
+    let program = Program::new();
+    write(&program);
+    program.run(&["backup", "--init", &program.arg("docs")]).ends(0);
+    program
+}
+
+/// All objects below a folder of the repository, by name.
+fn objects(program: &Program, folder: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![program.path(REPOSITORY).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn files_with_several_names_are_no_damage() {
+    let program = begun(|program| {
+        program.write("docs/a", "hello\n");
+        fs::hard_link(program.path("docs/a"), program.path("docs/b")).unwrap();
+        // Far apart: in other leaves of the tree.
+        for number in 0..3000 {
+            program.write(&format!("docs/many/{number}"), "");
+        }
+        fs::hard_link(program.path("docs/a"), program.path("docs/z")).unwrap();
+    });
+    program.write("docs/later", "x");
+    program.run(&["backup", &program.arg("docs")]).ends(0);
+    program.run(&["check", "--read-data"]).ends(0).says("no damage was found");
+    let target = program.arg("target");
+    program.run(&["restore", "latest", "--target", &target, "--verify"]).ends(0);
+    let docs = program.arg("docs");
+    for name in ["a", "b", "z"] {
+        let restored = program.path("target").join(docs.trim_start_matches('/')).join(name);
+        assert_eq!(fs::read(restored).unwrap(), b"hello\n");
+    }
+}
+
+#[test]
+fn a_lost_commit_hides_no_other_snapshot() {
+    let program = begun(|program| {
+        program.write("docs/a", "first\n");
+    });
+    for content in ["second\n", "third\n", "fourth\n"] {
+        program.write("docs/a", content);
+        program.run(&["backup", &program.arg("docs")]).ends(0);
+    }
+    let commits = objects(&program, "log");
+    assert_eq!(commits.len(), 4);
+    fs::remove_file(&commits[1]).unwrap();
+    let listed = program.run(&["snapshots", "--json"]).ends(4).events();
+    assert_eq!(listed.iter().filter(|event| event["type"] == "item").count(), 3);
+    program.run(&["check"]).ends(4);
+    let inside = format!("latest:{}", program.arg("docs/a"));
+    assert_eq!(program.run(&["cat", &inside]).ends(0).stdout, "fourth\n");
+    program.run(&["backup", &program.arg("docs")]).ends(16);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_damage() {
+    let program = begun(|program| {
+        program.write("docs/long", &"a line of text\n".repeat(200_000));
+    });
+    let inside = format!("latest:{}", program.arg("docs/long"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(["cat", &inside])
+        .env_clear()
+        .env("HOME", program.home())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("HF-USE-006"), "{said}");
+}
+
+#[test]
+fn what_is_not_there_is_not_forgotten_with_success() {
+    let program = begun(|program| {
+        program.write("docs/a", "x");
+    });
+    program.run(&["forget", "--source", "misspelt", "--keep-last", "1"]).ends(1);
+    program.run(&["recover", "abcd1234"]).ends(1).warns("…no forgotten snapshot is abcd1234…");
+}
+
+#[test]
+fn quiet_means_quiet() {
+    let program = begun(|program| {
+        program.write("docs/a", "x");
+    });
+    let docs = program.arg("docs");
+    for arguments in [&["backup", "-q", &docs][..], &["check", "-q"], &["prune", "-q"]] {
+        let outcome = program.run(arguments).ends(0);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_empty_stream_is_worth_a_word() {
+    let program = begun(|program| {
+        program.write("docs/a", "x");
+    });
+    program
+        .run(&["backup", "--command", "dump", "--", "true"])
+        .ends(0)
+        .warns("…the stream dump is empty…");
+}
