@@ -127,7 +127,9 @@ pub fn signature(whole: &[u8]) {
 pub fn key_file(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let text = SecretString::from(text);
-    same_text(OperatorKeys::parse(&text).map(|keys| keys.print()), |t| OperatorKeys::parse(t).is_ok());
+    same_text(OperatorKeys::parse(&text).map(|keys| keys.print()), |t| {
+        OperatorKeys::parse(t).is_ok()
+    });
     same_text(DomainFile::parse(&text).map(|keys| keys.print()), |t| DomainFile::parse(t).is_ok());
     same_text(EpochFile::parse(&text).map(|keys| keys.print()), |t| EpochFile::parse(t).is_ok());
     same_text(WriterFile::parse(&text).map(|keys| keys.print()), |t| WriterFile::parse(t).is_ok());
@@ -247,7 +249,7 @@ pub fn text(bytes: &[u8]) {
     let _ = (parse_size(text), parse_rate(text), parse_span(text));
     let _ = Config::parse(text);
     let _ = text.parse::<VerifyingKey>();
-    let _ = holdfast::crypto::recipient::NativeRecipient::from_str(text);
+    let _ = text.parse::<NativeRecipient>();
     if let Ok(name) = text.parse::<ObjectName>() {
         assert_eq!(name.to_string(), text);
     }

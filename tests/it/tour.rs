@@ -190,3 +190,55 @@ fn the_snapshot_committed_last_is_the_latest() {
         .ends(0)
         .is_silent_on(&format!("{docs}/new.txt"));
 }
+
+/// The commands of the README's tour, as they are printed there.
+fn tour_of_the_readme() -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let (_, tour) = readme.split_once("## A tour of five minutes").unwrap();
+    let block = tour.split("```").nth(1).unwrap();
+    let command = |line: &str| line.split("  #").next().unwrap().trim().to_owned();
+    block.lines().map(command).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn the_tour_of_the_readme_works_as_printed() {
+    let program = Program::new();
+    program.write("etc/hosts.conf", "127.0.0.1 localhost\n");
+    program.write("homes/ann/notes.txt", "a note\n");
+    program.write("homes/ann/draft.tmp", "not this\n");
+    let secret = program.write("secret", "correct horse battery staple\n");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let dump = program.write("bin/pg_dump", "#!/bin/sh\necho \"-- dump of $1\"\n");
+    fs::set_permissions(&dump, fs::Permissions::from_mode(0o755)).unwrap();
+    let link = program.path("bin/holdfast");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_holdfast"), link).unwrap();
+    let places = [("/srv/repo", "repo"), ("/tmp/etc", "out"), ("/etc", "etc"), ("/home", "homes")];
+    let path = format!("{}:{}", program.arg("bin"), std::env::var("PATH").unwrap());
+    let commands = tour_of_the_readme();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let mut chosen = String::new();
+    for command in commands {
+        let mut line = command.clone();
+        for (number, (place, _)) in places.iter().enumerate() {
+            line = line.replace(place, &format!("\u{1}{number}"));
+        }
+        for (number, (_, name)) in places.iter().enumerate() {
+            line = line.replace(&format!("\u{1}{number}"), &program.arg(name));
+        }
+        if line.contains("a3941181") && chosen.is_empty() {
+            let repository = program.arg("repo");
+            let listed = program.run(&["snapshots", "-r", &repository, "--json", "--no-key"]);
+            listed.events()[0]["id"].as_str().unwrap()[..8].clone_into(&mut chosen);
+        }
+        line = line.replace("a3941181", &chosen);
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", &line]).current_dir(program.home()).env_clear();
+        shell.env("HOME", program.home()).env("PATH", &path).env("TZ", "UTC");
+        let output = shell.env("HOLDFAST_PASSWORD_FILE", &secret).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}\n{said}\n{complained}");
+    }
+    let restored = program.path("out").join("hosts.conf");
+    assert_eq!(fs::read(restored).unwrap(), b"127.0.0.1 localhost\n");
+}
