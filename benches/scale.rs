@@ -4,6 +4,8 @@
 //! a folder below the system's temporary one, if nothing else is said. Each part runs in a process
 //! of its own, so that the peak of its memory is its own; times are of one run.
 
+#![allow(clippy::print_stdout, reason = "its output is its result")]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -26,6 +28,8 @@ const FILES_PER_DIR: u64 = 100;
 const LOOKUPS: u64 = 2_000_000;
 
 type Failure = Box<dyn std::error::Error>;
+/// One part: how many, and the folder of its files.
+type Part = fn(u64, &Path) -> Result<(), Failure>;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -60,7 +64,7 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn part_of(name: &str) -> Option<fn(u64, &Path) -> Result<(), Failure>> {
+fn part_of(name: &str) -> Option<Part> {
     Some(match name {
         "index-write" => index_write,
         "index-known" => index_known,
