@@ -226,7 +226,7 @@ impl std::io::Read for SlowAndBroken {
         buffer[..length].copy_from_slice(&self.data[self.at..self.at + length]);
         self.at += length;
         if self.at == half {
-            self.clock.advance(std::time::Duration::from_secs(16 * 60));
+            self.clock.advance(std::time::Duration::from_mins(16));
         }
         Ok(length)
     }

@@ -19,7 +19,7 @@ fn world() -> (Household, Vec<Contents>) {
         let dump: Box<_> = Box::new(stream("dump", &noise(seed + 10, 300_000)));
         let roots = vec![tree(source.path()), dump];
         home.backup_roots(home.open(), "host", &[], roots).unwrap();
-        home.wait(std::time::Duration::from_secs(60));
+        home.wait(std::time::Duration::from_mins(1));
     }
     let repository = home.open();
     let history = History::read(&repository).unwrap();

@@ -27,12 +27,17 @@ fn a_policy_works_without_a_read_key() {
     for day in 0..6 {
         home.backup("shop", if day == 0 { &["keep"] } else { &[] }, &noise(day, 50_000));
         home.backup("etc", &[], &noise(100 + day, 10_000));
-        home.wait(Duration::from_secs(86_400));
+        home.wait(Duration::from_hours(24));
     }
     let repository = home.open();
     let history = History::read(&repository).unwrap();
     let identity = [home.maintainer.identity.to_identity()];
-    let labelled = label_snapshots(&repository, &history, &identity, |r| r.is_live());
+    let labelled = label_snapshots(
+        &repository,
+        &history,
+        &identity,
+        holdfast::repo::history::SnapshotRecord::is_live,
+    );
     assert_eq!(labelled.len(), 12);
     assert!(labelled.iter().all(|one| one.label.as_ref().is_some_and(|l| l.host == "h")));
     let policy = Policy {

@@ -5,6 +5,7 @@
 //! snapshot of the same writer comes back.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -257,10 +258,7 @@ impl Forge {
         let states = copy_of(home.states.path());
         let opened = Repository::open(store, states.path(), Some(home.id));
         let Ok(repository) = opened else { return true };
-        let history = match History::read(&repository) {
-            Ok(history) => history,
-            Err(_) => return true,
-        };
+        let Ok(history) = History::read(&repository) else { return true };
         let mut refused = !history.findings.is_empty();
         assert!(history.snapshots.iter().any(|one| one.seq == 1), "{case}: the good one is gone");
         for record in &history.snapshots {
@@ -510,7 +508,8 @@ fn hostile_leaves_are_refused_or_contained() {
 fn node_of(level: u8, children: &[(&str, u32)]) -> Vec<u8> {
     let mut text = format!("{{\"index\":{level},\"packs\":[\"TREE\"]}}\n");
     for (name, at) in children {
-        text += &format!("{{\"dir\":\"\",\"name\":\"{name}\",\"ref\":[0,{at},1],\"entries\":1}}\n");
+        let _ =
+            writeln!(text, "{{\"dir\":\"\",\"name\":\"{name}\",\"ref\":[0,{at},1],\"entries\":1}}");
     }
     text.into_bytes()
 }
@@ -793,7 +792,7 @@ fn hostile_commits_are_refused() {
         ("of no predecessor", |c| c.prev = NO_PREVIOUS),
         ("of another repository", |c| c.repository = RepositoryId([7; 32])),
         ("with an object that is not there", |c| {
-            c.puts[0].name = ObjectName::Data(ObjectId([7; 32]))
+            c.puts[0].name = ObjectName::Data(ObjectId([7; 32]));
         }),
         ("with another size", |c| c.puts[0].bytes += 1),
         ("with all sizes there are", |c| c.puts[0].bytes = u64::MAX),
@@ -802,7 +801,7 @@ fn hostile_commits_are_refused() {
         }),
         ("without its packs", |c| c.puts.retain(|put| !matches!(put.name, ObjectName::Data(_)))),
         ("without its segment", |c| {
-            c.puts.retain(|put| !matches!(put.name, ObjectName::Index(..)))
+            c.puts.retain(|put| !matches!(put.name, ObjectName::Index(..)));
         }),
         ("of another snapshot", |c| c.snapshot.as_mut().unwrap().snapshot.id = ObjectId([7; 32])),
         ("of another writer's snapshot", |c| {

@@ -48,7 +48,7 @@ use holdfast::units::Part;
 use tempfile::TempDir;
 
 /// The grace time of the repository.
-pub const GRACE: Duration = Duration::from_secs(72 * 3600);
+pub const GRACE: Duration = Duration::from_hours(72);
 /// Small packs, so that little data makes several.
 const PACK_BYTES: u64 = 1 << 20;
 
@@ -116,7 +116,7 @@ impl Household {
     /// Backs a stream up.
     pub fn backup(&self, source: &str, tags: &[&str], data: &[u8]) {
         self.backup_roots(self.open(), source, tags, vec![Box::new(stream(source, data))]).unwrap();
-        self.clock.advance(Duration::from_secs(60));
+        self.clock.advance(Duration::from_mins(1));
     }
 
     /// Backs up whatever, wherever; the clock stands still.

@@ -1,6 +1,7 @@
 //! The real program, killed at random moments, on full and read-only disks, with bad sources.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -21,12 +22,16 @@ impl Place {
     }
 
     fn made(self) -> Self {
+        self.made_with(&[])
+    }
+
+    fn made_with(self, options: &[&str]) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let secret = self.path("secret");
         std::fs::write(&secret, "correct horse battery staple\n").unwrap();
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::create_dir(self.path("source")).unwrap();
-        self.run(&["init", "--password-file", &secret], 0);
+        self.run(&[&["init", "--password-file", &secret], options].concat(), 0);
         self
     }
 
@@ -189,6 +194,38 @@ fn a_full_or_read_only_disk_is_said_and_costs_nothing() {
 }
 
 #[test]
+fn a_full_disk_can_be_pruned() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk").display().to_string();
+    let Some(_mounted) = Mounted::tmpfs(&disk, "100m") else { return };
+    let place = Place { folder: tempfile::tempdir().unwrap(), repository: format!("{disk}/r") };
+    let place = place.made_with(&["--grace", "1s", "--pack-size", "1MiB"]);
+    let source = place.path("source");
+    for seed in 0..3 {
+        place.write("file", &noise(seed, 10_000_000));
+        place.run(&["backup", &source], 0);
+    }
+    let filler = format!("{disk}/filler");
+    // Whatever is left: the write ends where the disk does.
+    let rest = noise(9, 1 << 20);
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&rest).is_ok() {}
+    drop(file);
+    place.write("file", &noise(3, 10_000_000));
+    place.run(&["backup", &source], 7);
+    place.run(&["forget", "--keep-last", "1"], 0);
+    for _ in 0..2 {
+        // Longer than the grace time, which goes by the times of the store.
+        std::thread::sleep(Duration::from_secs(2));
+        place.run(&["prune"], 0);
+    }
+    place.run(&["check", "--no-key"], 0);
+    // 20 MB of the old snapshots are free again: the filler is still there.
+    place.run(&["backup", &source], 0);
+    place.assert_restores("after pruning a full disk");
+}
+
+#[test]
 fn an_unreadable_file_is_missing_and_the_rest_is_saved() {
     use std::os::unix::fs::PermissionsExt as _;
     let place = Place::new();
@@ -196,7 +233,7 @@ fn an_unreadable_file_is_missing_and_the_rest_is_saved() {
     place.write("good", b"good");
     place.write("secret", b"nobody may read this");
     let hidden = Path::new(&source).join("secret");
-    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o0)).unwrap();
     // Root reads everything, but not a file of the kernel that can only be written.
     let kernel = "/sys/bus/workqueue";
     let write_only = format!("{kernel}/drivers_probe");

@@ -1,5 +1,11 @@
 //! All integration tests in one binary: they go through the public interface only.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::type_complexity,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    reason = "tables of cases are long, and say what they hold"
+)]
 
 mod architecture;
 mod canary;

@@ -38,7 +38,7 @@ fn snapshots_stay_in_the_order_of_their_log() {
         home.backup("a", &[], &contents[0]);
         home.clock.set(at(moved));
         home.backup("a", &[], &contents[1]);
-        home.clock.set(begun + Duration::from_secs(3600));
+        home.clock.set(begun + Duration::from_hours(1));
         home.backup("a", &[], &contents[2]);
         home.backup("a", &[], &contents[3]);
         let repository = home.open();
@@ -111,7 +111,7 @@ fn a_store_whose_clock_went_back_deletes_nothing_early() {
         home.clock.set(at(moved));
         for _ in 0..2 {
             assert_eq!(prune_or_refuse(&home), 0, "{moved}");
-            home.wait(Duration::from_secs(60));
+            home.wait(Duration::from_mins(1));
         }
         home.assert_sound(&home.open(), moved);
     }

@@ -104,7 +104,7 @@ impl Outcome {
 
     /// Asserts that no line of standard output matches.
     #[track_caller]
-    pub fn is_silent_on(self, unwanted: &str) -> Self {
+    pub fn says_not(self, unwanted: &str) -> Self {
         assert!(!has_line(&self.stdout, unwanted), "a line {unwanted:?} in\n{}", self.stdout);
         self
     }

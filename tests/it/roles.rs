@@ -224,7 +224,7 @@ fn keys_are_added_and_removed_but_never_the_last() {
     let new = ReadIdentity::generate().unwrap();
     let name = add_key(&repository, &unlocked, &[new.recipient().into()]).unwrap();
     let by_new = Unlocked::open(&repository, &[new.to_identity()]).unwrap();
-    assert_eq!(by_new.opened, [name.clone()]);
+    assert_eq!(by_new.opened, std::slice::from_ref(&name));
     assert!(by_new.root().is_ok());
     let id = |name: &str| holdfast::repo::key_files::key_id(name).to_owned();
     for wrong in ["", "ffffffffffffffff", &id(&old)[..3]] {
@@ -304,7 +304,7 @@ fn keys_that_the_roster_does_not_vouch_for_are_passed_over() {
         let name = holdfast::repo::create::put_operator_file(&*home.store, &keys, &recipients);
         name.unwrap();
     }
-    let refused = Unlocked::open(&repository, &[identity.clone()]);
+    let refused = Unlocked::open(&repository, std::slice::from_ref(&identity));
     assert!(matches!(refused, Err(RepoError::WrongKey { tried: 3 })));
     add_key(&repository, &unlock(&home), &recipients).unwrap();
     let unlocked = Unlocked::open(&repository, &[identity]).unwrap();

@@ -125,3 +125,14 @@ fn an_empty_stream_is_worth_a_word() {
         .ends(0)
         .warns("…the stream dump is empty…");
 }
+
+#[test]
+fn a_restore_of_the_latest_names_the_other_sources() {
+    let program = begun(|program| {
+        program.write("docs/a", "x");
+    });
+    program.run(&["backup", "--command", "dump", "--", "echo", "data"]).ends(0);
+    let docs = program.arg("docs");
+    let restored = program.run(&["restore", "latest", "--target", &program.arg("target")]);
+    restored.ends(0).warns(&format!("…there is also source:{docs}"));
+}

@@ -1,5 +1,6 @@
 //! What `holdfast restore` and `holdfast cat` do.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -14,8 +15,11 @@ use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{self, repository, source, usage};
 use crate::cli::reading::Reading;
+use crate::cli::selector::Which;
 use crate::format::snapshot::Snapshot;
+use crate::maintenance::forget::label_snapshots;
 use crate::progress::Progress;
+use crate::repo::history::SnapshotRecord;
 use crate::restore::cat::cat;
 use crate::restore::error::RestoreError;
 use crate::restore::execute::{Overwrite, RestoreOptions, RestoreReport, restore};
@@ -46,7 +50,24 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     };
     watch.finish();
     let (report, verified) = result?;
+    if selector.which == Which::Latest {
+        name_other_sources(&reading, &snapshot.source, context);
+    }
     report_result(args, context, &id, &report, verified, started)
+}
+
+/// `latest` is of one source: whoever has lost everything must hear of the others.
+fn name_other_sources(reading: &Reading, restored: &str, context: &Context) {
+    let identities = reading.unlocked.read_identities();
+    let is_live = SnapshotRecord::is_live;
+    let labelled = label_snapshots(&reading.repository, &reading.history, &identities, is_live);
+    let sources: BTreeSet<String> =
+        labelled.into_iter().filter_map(|one| one.label).map(|label| label.source).collect();
+    for source in sources.iter().filter(|source| *source != restored) {
+        context
+            .output
+            .status(&format!("restored: source {restored}; there is also source:{source}"));
+    }
 }
 
 fn filters(args: &RestoreArgs) -> Result<Filters, CommandError> {
