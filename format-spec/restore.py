@@ -129,7 +129,8 @@ def decode_index(data):
     for _ in range(count):
         name, handle, size, kind, frame_count, chunk_count = struct.unpack_from(
             "<32s16sQB3xII", data, at)
-        need(kind in (1, 2) and size <= PACK_MAX, "a pack of an unknown kind or size in the index")
+        need(kind in (1, 2) and data[at + 57:at + 60] == bytes(3) and size <= PACK_MAX,
+             "a pack of an unknown kind or size in the index")
         need(frame_count <= 65536 and chunk_count <= 262144, "too many chunks in an indexed pack")
         frames = struct.unpack_from("<%dI" % (3 * frame_count), data, at + 68)
         at += 68 + 12 * frame_count

@@ -5,7 +5,7 @@
 
 use crate::format::bytes::{Fields, Truncated, put_integer};
 use crate::format::limits;
-use crate::format::pack::{PackError, PackKind, PackOwner, PackTable, check};
+use crate::format::pack::{PackError, PackKind, PackOwner, PackTable, check, check_zero};
 use crate::id::{ActorId, ChunkId, DomainId, ObjectId, PackHandle, RepositoryId};
 
 const MAGIC: &[u8; 8] = b"HFINDEX1";
@@ -132,7 +132,7 @@ fn decode_pack(fields: &mut Fields<'_>) -> Result<IndexedPack, PackError> {
     check("pack size", size, limits::PACK_BYTES_MAX)?;
     let kind = fields.u8("pack kind")?;
     let kind = PackKind::from_number(kind).ok_or(PackError::Kind(kind))?;
-    fields.array::<3>("zero")?;
+    check_zero(fields)?;
     let table = PackTable::decode_tables(fields, handle, kind, WIDTH)?;
     let ids = fields.take(table.chunk_bytes.len() * ChunkId::BYTES, "chunk ids")?;
     let ids = ids

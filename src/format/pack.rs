@@ -185,7 +185,7 @@ impl PackTable {
         }
         let kind = fields.u8("kind")?;
         let kind = PackKind::from_number(kind).ok_or(PackError::Kind(kind))?;
-        fields.array::<3>("zero")?;
+        check_zero(&mut fields)?;
         let owner = PackOwner {
             repository: RepositoryId(fields.array("repository")?),
             writer: ActorId(fields.array("writer")?),
@@ -195,6 +195,10 @@ impl PackTable {
         let table = Self::decode_tables(&mut fields, handle, kind, FRAME_WIDTH)?;
         if fields.left() != TRAILER_BYTES {
             return Err(PackError::Trailing(fields.left()));
+        }
+        let length = fields.u32("footer length")? as usize;
+        if length + TRAILER_BYTES != content || &fields.array("end magic")? != END_MAGIC {
+            return Err(PackError::Magic("end"));
         }
         Ok((owner, table))
     }
@@ -248,6 +252,11 @@ impl PackTable {
     pub fn frames_bytes(&self) -> u64 {
         self.frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum()
     }
+}
+
+/// Takes three bytes that have no meaning yet, and so must be zero.
+pub(super) fn check_zero(fields: &mut Fields<'_>) -> Result<(), PackError> {
+    if fields.array::<3>("zero")? == [0; 3] { Ok(()) } else { Err(PackError::Magic("zero")) }
 }
 
 /// Length of the footer's skippable frame for that many frames and chunks.
