@@ -15,6 +15,7 @@ use holdfast::repo::open::Repository;
 use holdfast::store::Store;
 use holdfast::store::faulty::{Fault, FaultyStore, Strike};
 use holdfast::store::memory::MemoryStore;
+use holdfast::store::recording::{OperationKind, RecordingStore};
 
 use crate::household::{GRACE, Household, noise, options, repack_all};
 
@@ -206,6 +207,20 @@ fn deleting_may_stop_anywhere() {
     home.prune(&home.open()).unwrap();
     home.wait(GRACE);
     stop_everywhere(&home, "deleting", |repository| home.prune(repository).is_ok());
+}
+
+#[test]
+fn a_repack_reads_each_pack_in_few_requests() {
+    let home = forgotten();
+    let states = tempfile::tempdir().unwrap();
+    home.open_in(Arc::new(home.store.image()), states.path());
+    // A store that reads single bytes as readily as many.
+    let recording = Arc::new(RecordingStore::new(home.store.image()));
+    let repository = Repository::open(recording.clone(), states.path(), Some(home.id)).unwrap();
+    let report = repack_now(&home, &repository).unwrap();
+    assert_eq!(report.old.objects, 1, "{report:?}");
+    let reads = recording.count(OperationKind::ReadAt);
+    assert!((1..=8).contains(&reads), "{reads} requests for one pack");
 }
 
 #[test]

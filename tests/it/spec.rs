@@ -154,7 +154,8 @@ impl DeclaredTree {
         tree.other(b"", NodeKind::Dir, b"");
         tree.other(b"", NodeKind::Dir, b"deep");
         tree.file(b"", b"empty", Vec::new());
-        tree.file(b"", b"large", noise(1, 3_000_000));
+        let large = tree.file(b"", b"large", noise(1, 3_000_000));
+        large.xattrs.insert(b"user.comment".to_vec(), b"\x00\xff".to_vec());
         tree.other(b"", NodeKind::Dir, b"many");
         tree.other(b"", NodeKind::Fifo, b"pipe");
         let sparse = tree.file(b"", b"sparse", noise(2, 70_000));
@@ -348,6 +349,11 @@ fn check_restored(base: &Path, dir: &[u8], node: &Node, content: &[u8]) {
         _ => assert!(std::fs::read(&path).unwrap() == laid_out(node, content), "{shown}"),
     }
     assert_eq!(found.mode() & 0o7777, node.mode, "{shown}");
+    for (key, value) in &node.xattrs {
+        let mut stored = vec![0; value.len() + 1];
+        let length = rustix::fs::getxattr(&path, &key[..], &mut stored[..]).unwrap();
+        assert_eq!(&stored[..length], &value[..], "{shown}");
+    }
 }
 
 #[test]

@@ -136,3 +136,52 @@ fn a_restore_of_the_latest_names_the_other_sources() {
     let restored = program.run(&["restore", "latest", "--target", &program.arg("target")]);
     restored.ends(0).warns(&format!("…there is also source:{docs}"));
 }
+
+#[test]
+fn a_host_that_only_writes_is_told_that_it_may_not_prune() {
+    let mut program = begun(|program| {
+        program.write("docs/a", "x");
+    });
+    let bundle = program.arg("web1.bundle");
+    program.run(&["writer", "add", "web1", "--output", &bundle]).ends(0);
+    // Another host: the same repository, nothing else.
+    let repository = program.arg(REPOSITORY);
+    program.set("HOME", &program.arg("other"));
+    fs::create_dir(program.path("other")).unwrap();
+    program.run(&["writer", "install", &bundle, "-r", &repository]).ends(0);
+    program.run(&["backup", "-r", &repository, &program.arg("docs")]).ends(0);
+    for arguments in [&["prune", "-r", &repository][..], &["forget", "-r", &repository, "latest"]] {
+        program.run(arguments).ends(12).warns("error[HF-PRUNE-004]…");
+    }
+}
+
+#[test]
+fn a_configured_source_wins_over_a_folder_of_its_name() {
+    let program = begun(|program| {
+        program.write("docs/a", "x");
+    });
+    let wanted = program.arg("docs");
+    program.write("etc/other", "y");
+    let config = format!("version = 1\n[sources.etc]\nkind = \"files\"\npaths = [\"{wanted}\"]\n");
+    program.write(".config/holdfast/holdfast.toml", &config);
+    program.run(&["backup", "etc"]).ends(0).warns("…taken as the configured source…");
+    program.run(&["ls", "source:etc"]).ends(0).says(&format!("{wanted}…"));
+}
+
+#[test]
+fn an_output_that_takes_nothing_is_said_elsewhere() {
+    let program = begun(|program| {
+        program.write("docs/a", "x");
+    });
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(["snapshots", "--json"])
+        .env_clear()
+        .env("HOME", program.home())
+        .stdout(full)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("HF-USE-006"), "{said}");
+}

@@ -67,7 +67,8 @@ pub struct BackupArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What the snapshot says")]
 pub struct LabelArgs {
-    /// Name of the source; retention goes by it, and `source:NAME` names it [default: from the first path or stream]
+    /// Name of the source: retention goes by it, `source:NAME` names its newest snapshot
+    /// [default: the paths and streams, joined by commas]
     #[arg(long, value_name = "NAME")]
     pub source: Option<String>,
     /// Tag (repeatable)

@@ -50,7 +50,7 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     };
     watch.finish();
     let (report, verified) = result?;
-    if selector.which == Which::Latest {
+    if selector.which == Which::Latest && !context.output.options().quiet {
         name_other_sources(&reading, &snapshot.source, context);
     }
     report_result(args, context, &id, &report, verified, started)
