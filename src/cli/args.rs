@@ -30,6 +30,7 @@ use crate::cli::command::snapshots::SnapshotsArgs;
 use crate::cli::command::stats::StatsArgs;
 use crate::cli::command::version::VersionArgs;
 use crate::cli::command::writer::WriterArgs;
+use crate::cli::place::S3Args;
 use crate::units::UnitStyle;
 
 const AFTER_HELP: &str = "\
@@ -122,8 +123,8 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Repository: a path, or a name from the configuration [env: HOLDFAST_REPO]
-    #[arg(short, long, global = true, value_name = "PATH|NAME")]
+    /// Repository: a path, s3://BUCKET/PREFIX, or a name from the configuration [env: HOLDFAST_REPO]
+    #[arg(short, long, global = true, value_name = "PATH|URL|NAME")]
     pub repo: Option<PathBuf>,
     /// Read this configuration file only [env: HOLDFAST_CONFIG]
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -159,6 +160,9 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "STYLE", value_parser = units_parser())]
     #[arg(hide_short_help = true)]
     pub units: Option<UnitStyle>,
+    #[allow(missing_docs, reason = "a doc comment here would replace the help")]
+    #[command(flatten)]
+    pub s3: S3Args,
     /// When to colour [env: HOLDFAST_COLOR, NO_COLOR]
     #[arg(long, global = true, value_name = "WHEN", hide_short_help = true)]
     pub color: Option<ColorChoice>,

@@ -165,11 +165,25 @@ impl SecretProvider {
 }
 
 /// `[repositories.NAME]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RepositoryConfig {
     /// Where it is.
     pub url: String,
+    /// S3: URL of the service.
+    pub endpoint: Option<String>,
+    /// S3: region.
+    pub region: Option<String>,
+    /// S3: profile of the shared AWS configuration.
+    pub profile: Option<String>,
+    /// S3: whether the bucket stands in the path.
+    pub path_style: Option<bool>,
+    /// S3: bytes a second sent at most.
+    #[serde(default, deserialize_with = "optional_size")]
+    pub limit_upload: Option<u64>,
+    /// S3: bytes a second received at most.
+    #[serde(default, deserialize_with = "optional_size")]
+    pub limit_download: Option<u64>,
     /// Its passphrase.
     pub password: Option<SecretReference>,
     /// An identity that opens it.

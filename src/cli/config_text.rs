@@ -50,6 +50,17 @@ const fn provider_kind(provider: &SecretProvider) -> &'static str {
 
 fn repository_text(text: &mut String, repository: &RepositoryConfig) {
     string(text, "url", Some(&without_user_information(&repository.url)));
+    string(text, "endpoint", repository.endpoint.as_deref());
+    string(text, "region", repository.region.as_deref());
+    string(text, "profile", repository.profile.as_deref());
+    if let Some(value) = repository.path_style {
+        let _ = writeln!(text, "path-style = {value}");
+    }
+    for (name, bytes) in
+        [("limit-upload", repository.limit_upload), ("limit-download", repository.limit_download)]
+    {
+        string(text, name, bytes.map(|bytes| bytes.to_string()).as_deref());
+    }
     string(text, "password", repository.password.as_ref().map(|_| "***"));
     path(text, "identity-file", repository.identity_file.as_deref());
 }

@@ -12,8 +12,10 @@ use crate::cli::config::RepositoryConfig;
 use crate::cli::config_files::{self, LoadedConfig};
 use crate::cli::environment::Environment;
 use crate::cli::error::CommandError;
-use crate::cli::explain::{repository, store, usage};
+use crate::cli::explain::{repository, usage};
+use crate::cli::known_addresses;
 use crate::cli::output::{Output, OutputOptions, stderr_is_terminal};
+use crate::cli::place::{Place, S3Args};
 use crate::cli::progress::{Display, Watch};
 use crate::cli::secrets::Secrets;
 use crate::cli::selector::Selector;
@@ -39,8 +41,10 @@ pub struct Context {
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// Its folder.
-    pub path: PathBuf,
+    /// The folder or bucket.
+    pub place: Place,
+    /// How an S3 service is reached, from the options and the configuration.
+    pub s3: S3Args,
     /// Its name in the configuration, where it has one.
     pub name: Option<String>,
     /// Its table in the configuration, where it has one.
@@ -135,7 +139,7 @@ impl Context {
             )
             .hint("-r PATH, or HOLDFAST_REPO")
         })?;
-        Ok(Location { path: data.join("holdfast/repository"), name: None, table: None })
+        self.finished(Place::Folder(data.join("holdfast/repository")), None)
     }
 
     /// Whether an option, a variable or the configuration says where the repository is.
@@ -152,11 +156,7 @@ impl Context {
             return self.configured_location(name, table);
         }
         if text.contains("://") {
-            return self.location_of_url(&text).map(|path| Location {
-                path,
-                name: None,
-                table: None,
-            });
+            return self.finished(Place::parse(&text, self.home().as_deref())?, None);
         }
         // A bare word is a name unless there is such a folder, so that a typing error in a name
         // never makes a new repository in the current folder.
@@ -165,7 +165,7 @@ impl Context {
             return Err(CommandError::new(&repository::UNKNOWN_NAME, what)
                 .hint(format!("-r ./{text} for a folder")));
         }
-        Ok(Location { path: named.to_owned(), name: None, table: None })
+        self.finished(Place::Folder(named.to_owned()), None)
     }
 
     fn configured_location(
@@ -173,22 +173,40 @@ impl Context {
         name: &str,
         table: &RepositoryConfig,
     ) -> Result<Location, CommandError> {
-        let path = self.location_of_url(&table.url)?;
-        Ok(Location { path, name: Some(name.to_owned()), table: Some(table.clone()) })
+        let place = Place::parse(&table.url, self.home().as_deref())?;
+        self.finished(place, Some((name, table)))
     }
 
-    fn location_of_url(&self, url: &str) -> Result<PathBuf, CommandError> {
-        if let Some(rest) = url.strip_prefix("file://") {
-            return Ok(PathBuf::from(rest));
+    /// Puts options and configuration into the place.
+    fn finished(
+        &self,
+        mut place: Place,
+        configured: Option<(&str, &RepositoryConfig)>,
+    ) -> Result<Location, CommandError> {
+        let mut s3 = self.global.s3.clone();
+        if let Some((_, table)) = configured {
+            s3 = s3.completed(table);
         }
-        if let Some((scheme, _)) = url.split_once("://") {
-            let what = format!("repositories at {scheme}:// addresses are not known");
-            return Err(CommandError::new(&store::LOCATION, what));
+        if let Place::S3(address) = &mut place {
+            s3.apply(address)?;
+            if let Some(known) = known_addresses::find(&self.state_dir()?, address)? {
+                address.complete(&known);
+            }
         }
-        match (url.strip_prefix("~/"), self.home()) {
-            (Some(rest), Some(home)) => Ok(home.join(rest)),
-            _ => Ok(PathBuf::from(url)),
+        let (name, table) = configured.unzip();
+        Ok(Location { place, s3, name: name.map(str::to_owned), table: table.cloned() })
+    }
+
+    /// Reads the address of another place, such as a replica; the options for S3 are taken as its.
+    ///
+    /// # Errors
+    /// `HF-STORE-007`.
+    pub fn other_place(&self, text: &str) -> Result<Place, CommandError> {
+        let mut place = Place::parse(text, self.home().as_deref())?;
+        if let Place::S3(address) = &mut place {
+            self.global.s3.apply(address)?;
         }
+        Ok(place)
     }
 
     /// The folder of the local state: option, variable, configuration, XDG; not made here.
@@ -304,16 +322,17 @@ mod tests {
             (Some("main"), &both, one, "/h/main"),
             (Some("./main"), &both, one, "./main"),
             (Some("file:///srv/r"), &both, "", "/srv/r"),
+            (Some("s3://b/p"), &both, "", "s3://b/p"),
             (None, &home, "", "/h/.local/share/holdfast/repository"),
             (None, &xdg, "", "/x/holdfast/repository"),
         ];
         for (repo, variables, config, path) in cases {
             let location = context(*repo, variables, config).location().unwrap();
-            assert_eq!(location.path, Path::new(path), "{repo:?} {variables:?}");
+            assert_eq!(location.place.to_string(), *path, "{repo:?} {variables:?}");
         }
         let wrong = [
             (Some("mian"), "HF-REPO-011"),
-            (Some("s3://b"), "HF-STORE-007"),
+            (Some("ftp://b"), "HF-STORE-007"),
             (None, "HF-REPO-010"),
         ];
         for (repo, id) in wrong {

@@ -65,6 +65,7 @@ fn store_kind(error: &StoreError) -> &'static Explanation {
         StoreError::BadName { .. } => &usage::INTERNAL,
         StoreError::NoSpace { .. } => &store::NO_SPACE,
         StoreError::Refused { .. } => &store::REFUSED,
+        StoreError::Unsupported { .. } => &store::UNSUPPORTED,
         StoreError::Io { source, .. } if source.kind() == ErrorKind::TimedOut => {
             &store::UNREACHABLE
         }
@@ -85,6 +86,7 @@ fn repository_kind(error: &RepoError) -> Option<&'static Explanation> {
         RepoError::FormatUnknown { .. }
         | RepoError::Snapshot { source: SnapshotError::Unsupported(_), .. } => &repository::TOO_NEW,
         RepoError::Replaced { .. } => &trust::SWAPPED,
+        RepoError::IsReplica { .. } => &repository::IS_REPLICA,
         RepoError::Rollback { .. } => &trust::ROLLBACK,
         RepoError::Chain { .. } => &trust::CHAIN,
         RepoError::DuplicateWriter { .. } => &trust::FORK,

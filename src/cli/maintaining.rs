@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{check, key, prune, repository as place, usage};
-use crate::cli::open_repository::{open, open_store, unlock, unlock_unasked};
+use crate::cli::open_repository::{open, unlock, unlock_unasked};
+use crate::cli::place::open_folder;
 use crate::cli::reading::read_access;
 use crate::cli::selector::Candidate;
 use crate::crypto::ids::DomainKeys;
@@ -18,6 +19,7 @@ use crate::format::keyfile::MaintainerKeys;
 use crate::id::DomainId;
 use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::forget::Labelled;
+use crate::maintenance::tombs::Reserve;
 use crate::repo::history::History;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
@@ -129,9 +131,15 @@ impl Keyring {
     }
 }
 
-/// The folder of the repository, for its reserve.
-pub fn reserve(context: &Context) -> Result<LocalStore, CommandError> {
-    open_store(&context.location()?.path)
+/// The folder of the repository, for its reserve; nothing where it is no folder.
+pub fn reserve(context: &Context) -> Result<Option<LocalStore>, CommandError> {
+    context.location()?.place.folder().map(open_folder).transpose()
+}
+
+/// As a maintainer takes it.
+#[must_use]
+pub fn as_reserve(folder: &Option<LocalStore>) -> Option<&dyn Reserve> {
+    folder.as_ref().map(|folder| folder as &dyn Reserve)
 }
 
 /// Snapshots as a selector chooses among them.

@@ -2,12 +2,14 @@
 //!
 //! Identities are tried before anyone is asked for a passphrase; no secret leaves this process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cli::context::{Context, Location};
 use crate::cli::error::CommandError;
-use crate::cli::explain::{key, repository, usage};
+use crate::cli::explain::{key, usage};
+use crate::cli::known_addresses;
+use crate::cli::place::{Place, S3Args, open_store};
 use crate::cli::secret_file::{Ending, FileKind, read_file};
 use crate::cli::secrets::Purpose;
 use crate::cli::terminal::TerminalPrompter;
@@ -18,8 +20,6 @@ use crate::repo::error::RepoError;
 use crate::repo::key_files::operator_files;
 use crate::repo::open::Repository;
 use crate::repo::unlock::Unlocked;
-use crate::store::local::LocalStore;
-use crate::store::{Store, StoreError};
 
 /// Opens the repository that the arguments name, and checks its roster.
 ///
@@ -27,43 +27,24 @@ use crate::store::{Store, StoreError};
 /// `HF-REPO-001` where there is none, and what the roster's checks say.
 pub fn open(context: &Context) -> Result<Repository, CommandError> {
     let location = context.location()?;
-    open_at(context, &location.path, None)
+    open_at(context, &location.place, &location.s3, None)
 }
 
-/// Opens the repository in a folder, which must have the id `pinned` if one is given.
+/// Opens the repository at a place, which must have the id `pinned` if one is given.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_at(
     context: &Context,
-    path: &Path,
+    place: &Place,
+    s3: &S3Args,
     pinned: Option<RepositoryId>,
 ) -> Result<Repository, CommandError> {
-    let store: Arc<dyn Store> = Arc::new(open_store(path)?);
-    Ok(Repository::open(store, &context.state_dir()?, pinned)?)
-}
-
-/// Opens the folder of a repository under its real path: what this host has seen is remembered by
-/// it, whatever way leads there.
-///
-/// # Errors
-/// `HF-REPO-001` where there is no such folder.
-pub fn open_store(path: &Path) -> Result<LocalStore, CommandError> {
-    let real = std::fs::canonicalize(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-            let what = format!("there is no repository at {}", path.display());
-            CommandError::new(&repository::MISSING, what)
-                .because(&error)
-                .hint(format!("holdfast init -r {}", path.display()))
-                .hint("look whether the disk is mounted that should be there")
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            let name = path.display().to_string();
-            CommandError::from(StoreError::Refused { name, source: error })
-        }
-        _ => StoreError::Io { action: "open", path: path.into(), source: error }.into(),
-    })?;
-    Ok(LocalStore::open(real)?)
+    let store = open_store(place, s3)?;
+    let states = context.state_dir()?;
+    let repository = Repository::open(store, &states, pinned)?;
+    known_addresses::remember(&states, place)?;
+    Ok(repository)
 }
 
 /// Opens the key files: with the identity files that are named, else with the identity that

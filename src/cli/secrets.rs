@@ -281,7 +281,7 @@ mod tests {
         let table = RepositoryConfig {
             url: String::new(),
             password: Some(SecretReference("main".into())),
-            identity_file: None,
+            ..RepositoryConfig::default()
         };
         let mut config = Config::default();
         config.secrets.insert("main".into(), SecretProvider::File(at("configured")));

@@ -156,6 +156,36 @@ pub struct Roster {
     pub grace_seconds: u64,
     /// The files below `recovery/`.
     pub recovery: Vec<RecoveryFile>,
+    /// How often a replica was made the primary, and where the logs ended then; from 1.
+    pub generation: Generation,
+}
+
+/// Which of several copies of a repository is the one that is written to.
+///
+/// A promotion raises the number. What the logs of the generation before say beyond the fences is
+/// not part of the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Newest commit of each log at the promotion.
+    pub fences: Vec<(ActorId, u64)>,
+    /// Newest tombstone at the promotion; 0 where there was none.
+    pub fence_tomb: u64,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self { number: 1, fences: Vec::new(), fence_tomb: 0 }
+    }
+}
+
+impl Generation {
+    /// Newest commit of a log at the promotion.
+    #[must_use]
+    pub fn fence(&self, actor: ActorId) -> Option<u64> {
+        self.fences.iter().find(|(id, _)| *id == actor).map(|(_, seq)| *seq)
+    }
 }
 
 impl Roster {
@@ -281,6 +311,10 @@ impl Roster {
             "not exactly one epoch is active"
         } else if !self.writers.iter().all(domain_known) {
             "a writer is of an unknown domain"
+        } else if self.generation.number == 0
+            || (self.generation.number == 1 && self.generation != Generation::default())
+        {
+            "the first generation has no fences"
         } else if !(PACK_BYTES_MIN..=PACK_BYTES_MAX).contains(&self.pack_bytes) {
             "the pack size is out of range"
         } else {
@@ -311,6 +345,14 @@ impl SignedBody for Roster {
         let _ = writeln!(out, "grace-seconds {}", self.grace_seconds);
         for RecoveryFile { name, hash } in &self.recovery {
             let _ = writeln!(out, "recovery {} {hash}", name.as_str());
+        }
+        let Generation { number, fences, fence_tomb } = &self.generation;
+        if *number > 1 {
+            let _ = writeln!(out, "generation {number}");
+            for (actor, seq) in fences {
+                let _ = writeln!(out, "fence {actor} {seq}");
+            }
+            let _ = writeln!(out, "fence-tombstone {fence_tomb}");
         }
     }
 
@@ -415,6 +457,7 @@ recovery restore.py cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
             verifiers: vec![VerifierEntry { id: ActorId([5; 8]), key: key(5).verifying_key() }],
             retention_floor_seconds: 86_400,
             grace_seconds: 259_200,
+            generation: Generation::default(),
             recovery: vec![RecoveryFile {
                 name: "restore.py".parse().unwrap(),
                 hash: ContentHash([0xcc; 32]),
@@ -464,6 +507,18 @@ recovery restore.py cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
         assert_eq!(error, TextError::WrongRepository { expected: pinned(), actual });
         let lying = Roster { repository: pinned(), ..other };
         assert!(lying.encode_and_sign(&key(9)).is_err());
+    }
+
+    #[test]
+    fn a_promotion_comes_back() {
+        let generation =
+            Generation { number: 2, fences: vec![(ActorId([7; 8]), 12)], fence_tomb: 3 };
+        let promoted = Roster { generation: generation.clone(), ..roster() };
+        let stored = promoted.encode_and_sign(&key(ROOT)).unwrap();
+        assert_eq!(Roster::open(&stored, promoted.repository), Ok(promoted));
+        assert_eq!(generation.fence(ActorId([7; 8])), Some(12));
+        let first = Roster { generation: Generation { number: 1, ..generation }, ..roster() };
+        assert!(first.encode_and_sign(&key(ROOT)).is_err());
     }
 
     #[test]

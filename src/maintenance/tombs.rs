@@ -59,6 +59,7 @@ impl Maintainer<'_> {
     /// # Errors
     /// [`RepoError::NotInRoster`]: the roster does not list these keys.
     pub fn check_rights(&self) -> Result<(), MaintenanceError> {
+        self.repository.require_primary()?;
         let key = self.keys.key.verifying_key();
         let entry = self.repository.roster.maintainer(self.keys.id);
         if entry.is_some_and(|entry| entry.key == key) {

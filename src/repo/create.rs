@@ -16,7 +16,9 @@ use crate::format::keyfile::{
     DomainFile, EpochFile, Label, MaintainerFile, MaintainerKeys, OperatorKeys, ReadKey,
     WriterFile, domain_name, epoch_name, operator_name,
 };
-use crate::format::roster::{Epoch, MaintainerEntry, RecoveryFile, Roster, WriterEntry};
+use crate::format::roster::{
+    Epoch, Generation, MaintainerEntry, RecoveryFile, Roster, WriterEntry,
+};
 use crate::format::signed_text::NO_PREVIOUS;
 use crate::id::{ActorId, DomainId, RepositoryId};
 use crate::repo::error::RepoError;
@@ -199,6 +201,7 @@ fn first_roster(
         retention_floor_seconds: options.retention_floor_seconds,
         grace_seconds: options.grace_seconds,
         recovery: vec![recovery],
+        generation: Generation::default(),
     }
 }
 

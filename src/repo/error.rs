@@ -210,6 +210,12 @@ pub enum RepoError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// The place is a replica: it is written by copying only.
+    #[error("{location} is a replica")]
+    IsReplica {
+        /// The place.
+        location: String,
+    },
     /// The local index failed.
     #[error("the local index failed")]
     Index(#[from] IndexError),

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 use crate::crypto::ids::object_id;
 use crate::format::commit::{Commit, ObjectName, SnapshotEntry, SnapshotName};
-use crate::format::limits;
 use crate::format::signed_text::{NO_PREVIOUS, SignedText, TextError};
 use crate::format::tombstone::{Declaration, Tombstone};
 use crate::id::{ActorId, ObjectId};
@@ -16,7 +15,8 @@ use crate::repo::error::RepoError;
 use crate::repo::objects::refused;
 use crate::repo::open::Repository;
 use crate::repo::state::Witness;
-use crate::store::Entry;
+use crate::repo::texts::{BATCH, read_texts};
+use crate::store::{Entry, StoreError};
 
 /// A commit that counts.
 #[derive(Debug, Clone)]
@@ -165,7 +165,7 @@ impl History {
         let mut prev = Some(NO_PREVIOUS);
         let mut next = 1;
         let mut gaps = 0;
-        for (seq, entry) in entries {
+        for ((seq, entry), text) in with_texts(repository, entries) {
             let object = entry.name.clone();
             if *seq != next {
                 let missing = Commit::object_name(actor, next);
@@ -175,7 +175,7 @@ impl History {
             if gaps > GAPS_MAX {
                 break;
             }
-            let bytes = repository.store.get(&object, limits::SIGNED_TEXT_BYTES_MAX)?;
+            let bytes = text?;
             let hash = object_id(&bytes);
             match check_commit(repository, actor, *seq, prev, &bytes) {
                 Ok(Some(commit)) => {
@@ -269,8 +269,9 @@ impl History {
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let mut prev = NO_PREVIOUS;
         let mut next = 1;
-        for entry in entries {
-            let bytes = repository.store.get(&entry.name, limits::SIGNED_TEXT_BYTES_MAX)?;
+        let entries: Vec<(u64, Entry)> = (1..).zip(entries).collect();
+        for ((_, entry), text) in with_texts(repository, &entries) {
+            let bytes = text?;
             match check_tomb(repository, next, prev, &entry.name, &bytes) {
                 Ok(tomb) => self.apply_tomb(&tomb, entry.first_seen),
                 Err(finding) => {
@@ -342,6 +343,17 @@ impl History {
             record.is_deleted = true;
         }
     }
+}
+
+/// The entries with their texts, of which a few are fetched ahead.
+fn with_texts<'a>(
+    repository: &'a Repository,
+    entries: &'a [(u64, Entry)],
+) -> impl Iterator<Item = (&'a (u64, Entry), Result<Vec<u8>, StoreError>)> {
+    entries.chunks(BATCH).flat_map(|batch| {
+        let listed: Vec<&Entry> = batch.iter().map(|(_, entry)| entry).collect();
+        batch.iter().zip(read_texts(&*repository.store, &repository.texts, &listed))
+    })
 }
 
 trait OrDefaultLog<'a> {

@@ -3,18 +3,19 @@
 //! Nothing is believed before it is checked against the repository id that this host has pinned,
 //! and nothing older than what it has seen is accepted.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::crypto::ids::object_id;
-use crate::format::limits;
 use crate::format::roster::Roster;
 use crate::format::signed_text::RosterReference;
 use crate::id::{ObjectId, RepositoryId};
 use crate::repo::error::RepoError;
 use crate::repo::objects::refused;
 use crate::repo::state::{StateDir, Witness};
-use crate::store::{Store, StoreError};
+use crate::repo::texts::{TextCache, read_texts};
+use crate::store::{Entry, Store, StoreError};
 
 /// A repository whose roster has been checked.
 #[derive(Clone)]
@@ -29,6 +30,10 @@ pub struct Repository {
     pub roster_hash: ObjectId,
     /// Local state.
     pub state: StateDir,
+    /// A copy that follows another place, and was not made the primary.
+    pub is_replica: bool,
+    /// Signed texts that this host has fetched before.
+    pub texts: Arc<TextCache>,
 }
 
 impl Repository {
@@ -42,25 +47,41 @@ impl Repository {
         pinned: Option<RepositoryId>,
     ) -> Result<Self, RepoError> {
         let location = store.location();
-        let found = read_format(&*store)?;
         let known = match pinned {
             Some(id) => Some(id),
             None => StateDir::known_at(states, &location)?,
         };
-        if let Some(pinned) = known.filter(|pinned| *pinned != found) {
-            return Err(RepoError::Replaced { location, pinned, found });
+        // Where requests cost anything, what is known is not asked for: the roster vouches for it.
+        let rosters = list_rosters(&*store)?;
+        let id = match known.filter(|_| store.requests().is_some() && !rosters.texts.is_empty()) {
+            Some(id) => id,
+            None => read_format(&*store)?,
+        };
+        if let Some(pinned) = known.filter(|pinned| *pinned != id) {
+            return Err(RepoError::Replaced { location, pinned, found: id });
         }
-        let state = StateDir::open(states, found)?;
+        let state = StateDir::open(states, id)?;
+        let texts = match store.requests() {
+            Some(_) => TextCache::open(&state.path().join("texts.sqlite"))?,
+            None => TextCache::none(),
+        };
         let witness = state.witness()?;
-        let (roster, roster_hash) = read_rosters(&*store, found, &witness)?;
-        StateDir::remember(states, &location, found)?;
-        let repository = Self { store, id: found, roster, roster_hash, state };
-        repository.see(|witness| witness.roster = Some(repository.roster_seen()))?;
+        let read = read_rosters(&*store, &texts, id, &rosters, &witness);
+        let (roster, roster_hash) = read.map_err(|error| other_repository(&*store, id, error))?;
+        StateDir::remember(states, &location, id)?;
+        let is_replica = rosters.replica_of.contains(&roster.generation.number);
+        let texts = Arc::new(texts);
+        let repository = Self { store, id, roster, roster_hash, state, is_replica, texts };
+        repository.see(|witness| witness.see_roster(&repository.roster, roster_hash))?;
         Ok(repository)
     }
 
-    fn roster_seen(&self) -> (u64, ObjectId) {
-        (self.roster.seq, self.roster_hash)
+    /// Refuses a replica: what is written to it would be a second history.
+    pub fn require_primary(&self) -> Result<(), RepoError> {
+        if self.is_replica {
+            return Err(RepoError::IsReplica { location: self.store.location() });
+        }
+        Ok(())
     }
 
     /// How texts that are written now name the roster.
@@ -92,26 +113,67 @@ fn read_format(store: &dyn Store) -> Result<RepositoryId, RepoError> {
     id.ok_or_else(|| RepoError::FormatUnknown { found: text.chars().take(80).collect() })
 }
 
+/// What lies below `roster/`.
+#[derive(Default)]
+struct ListedRosters {
+    texts: BTreeMap<u64, Entry>,
+    /// Generations as whose replica the place is marked.
+    replica_of: Vec<u64>,
+}
+
+/// `roster/replica-<generation>`: this place is a copy, until a later generation makes it the
+/// primary.
+#[must_use]
+pub fn replica_mark(generation: u64) -> String {
+    format!("roster/replica-{generation}")
+}
+
+fn list_rosters(store: &dyn Store) -> Result<ListedRosters, RepoError> {
+    let mut listed = ListedRosters::default();
+    store.list("roster/", &mut |entry| {
+        let Some(name) = entry.name.strip_prefix("roster/") else { return };
+        if let Some(number) = name.strip_prefix("replica-") {
+            listed.replica_of.extend(number.parse::<u64>().ok());
+        } else if let Ok(seq) = u64::from_str_radix(name, 16)
+            && Roster::object_name(seq) == entry.name
+        {
+            listed.texts.insert(seq, entry);
+        }
+    })?;
+    Ok(listed)
+}
+
+/// Where another id was expected than the rosters have: FORMAT says which one it is.
+fn other_repository(store: &dyn Store, id: RepositoryId, error: RepoError) -> RepoError {
+    match read_format(store) {
+        Ok(found) if found != id => {
+            RepoError::Replaced { location: store.location(), pinned: id, found }
+        }
+        _ => error,
+    }
+}
+
 /// Reads the chain of rosters from the one seen last (or the first) to the newest.
 fn read_rosters(
     store: &dyn Store,
+    cache: &TextCache,
     id: RepositoryId,
+    listed: &ListedRosters,
     witness: &Witness,
 ) -> Result<(Roster, ObjectId), RepoError> {
     let first = witness.roster.map_or(1, |(seq, _)| seq);
     let mut newest: Option<(Roster, ObjectId)> = None;
-    for seq in first.. {
-        let object = Roster::object_name(seq);
-        let bytes = match store.get(&object, limits::SIGNED_TEXT_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(StoreError::NotFound { .. }) => break,
-            Err(error) => return Err(error.into()),
-        };
+    for (next, (seq, entry)) in (first..).zip(listed.texts.range(first..)) {
+        let object = Roster::object_name(next);
+        if next != *seq {
+            return Err(RepoError::Chain { object });
+        }
+        let bytes = read_texts(store, cache, &[entry]).remove(0)?;
         let roster = Roster::open(&bytes, id).map_err(refused(&object))?;
         let hash = object_id(&bytes);
         let continues = match &newest {
             Some((before, before_hash)) => before.is_followed_by(&roster, *before_hash),
-            None => roster.seq == seq && witness.roster.is_none_or(|(_, seen)| seen == hash),
+            None => roster.seq == next && witness.roster.is_none_or(|(_, seen)| seen == hash),
         };
         if !continues {
             return Err(RepoError::Chain { object });

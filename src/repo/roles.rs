@@ -225,7 +225,15 @@ fn all_domains<'a>(
 ///
 /// # Errors
 /// [`RepoError::RosterTaken`] when another host was first: nothing has changed then.
-fn publish(repository: &mut Repository, root: &SigningKey, next: Roster) -> Result<(), RepoError> {
+pub(super) fn publish(
+    repository: &mut Repository,
+    root: &SigningKey,
+    next: Roster,
+) -> Result<(), RepoError> {
+    // A promotion is what makes a replica one that is written to.
+    if next.generation == repository.roster.generation {
+        repository.require_primary()?;
+    }
     let signed = next.encode_and_sign(root).map_err(RepoError::Sign)?;
     let object = Roster::object_name(next.seq);
     if repository.store.put(&object, &signed)? == Put::Exists {
@@ -233,6 +241,5 @@ fn publish(repository: &mut Repository, root: &SigningKey, next: Roster) -> Resu
     }
     repository.roster = next;
     repository.roster_hash = object_id(&signed);
-    let seen = (repository.roster.seq, repository.roster_hash);
-    repository.see(|witness| witness.roster = Some(seen))
+    repository.see(|witness| witness.see_roster(&repository.roster, repository.roster_hash))
 }

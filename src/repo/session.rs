@@ -89,6 +89,7 @@ impl WriteSession {
         clock: Arc<dyn Clock>,
         options: SessionOptions,
     ) -> Result<Self, RepoError> {
+        repository.require_primary()?;
         let no_key = RepoError::NoKey { role: "writer", repository: repository.id };
         let keys = repository.state.writer()?.ok_or(no_key)?;
         let mut history = History::read(&repository)?;

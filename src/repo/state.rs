@@ -14,11 +14,12 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::format::keyfile::{MaintainerFile, WriterFile};
+use crate::format::roster::Roster;
 use crate::id::{ActorId, DomainId, ObjectId, RepositoryId};
 use crate::repo::error::RepoError;
 
 /// The last texts of each chain that this host has seen: proof against rollback.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witness {
     /// Newest roster: sequence number and hash.
     pub roster: Option<(u64, ObjectId)>,
@@ -26,6 +27,19 @@ pub struct Witness {
     pub logs: BTreeMap<String, (u64, ObjectId)>,
     /// Newest tombstone.
     pub tomb: Option<(u64, ObjectId)>,
+    /// Generation of the newest roster.
+    #[serde(default = "first_generation")]
+    pub generation: u64,
+}
+
+const fn first_generation() -> u64 {
+    1
+}
+
+impl Default for Witness {
+    fn default() -> Self {
+        Self { roster: None, logs: BTreeMap::new(), tomb: None, generation: 1 }
+    }
 }
 
 impl Witness {
@@ -33,6 +47,21 @@ impl Witness {
     #[must_use]
     pub fn log(&self, writer: ActorId) -> Option<(u64, ObjectId)> {
         self.logs.get(&writer.to_string()).copied()
+    }
+
+    /// Takes note of the newest roster. Where a replica was promoted since, what was seen beyond the
+    /// fences belongs to the generation before and is forgotten.
+    pub fn see_roster(&mut self, roster: &Roster, hash: ObjectId) {
+        self.roster = Some((roster.seq, hash));
+        if roster.generation.number <= self.generation {
+            return;
+        }
+        self.generation = roster.generation.number;
+        self.logs.retain(|actor, (seen, _)| {
+            let fence = actor.parse().ok().and_then(|actor| roster.generation.fence(actor));
+            *seen <= fence.unwrap_or(0)
+        });
+        self.tomb = self.tomb.filter(|(seen, _)| *seen <= roster.generation.fence_tomb);
     }
 }
 

@@ -5,10 +5,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 
 use crate::store::recording::OperationKind;
+use crate::store::requests::RequestCounts;
 use crate::store::{Entry, Put, Store, StoreError};
 
 /// What goes wrong.
@@ -200,6 +202,30 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn free_bytes(&self) -> Option<u64> {
         self.inner.free_bytes()
+    }
+
+    fn upload_slots(&self) -> usize {
+        self.inner.upload_slots()
+    }
+
+    fn read_slots(&self) -> usize {
+        self.inner.read_slots()
+    }
+
+    fn requests(&self) -> Option<RequestCounts> {
+        self.inner.requests()
+    }
+
+    fn can_lock(&self) -> bool {
+        self.inner.can_lock()
+    }
+
+    fn lock_until(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
+        self.inner.lock_until(name, until)
+    }
+
+    fn locked_until(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
+        self.inner.locked_until(name)
     }
 }
 

@@ -1,8 +1,9 @@
-//! The place with named immutable objects: a directory, memory, later an S3 prefix.
+//! The place with named immutable objects: a directory, memory, a prefix in S3.
 //!
 //! A store knows names and bytes only. Objects are created once and never overwritten; what is
 //! acknowledged is durable. Nothing here parses, decrypts or decides.
 
+pub mod address;
 pub mod conformance;
 pub mod faulty;
 pub mod local;
@@ -11,10 +12,15 @@ pub mod name;
 mod open_files;
 mod publish;
 pub mod recording;
+pub mod requests;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use crate::store::requests::RequestCounts;
 
 /// What `put` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,14 @@ pub enum StoreError {
         name: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// This kind of store, or this service, cannot do that.
+    #[error("{location} does not offer {what}")]
+    Unsupported {
+        /// The store.
+        location: String,
+        /// What was asked for.
+        what: &'static str,
     },
     /// Anything else the system said.
     #[error("{action} {path} failed")]
@@ -143,6 +157,41 @@ pub trait Store: Send + Sync {
     fn free_bytes(&self) -> Option<u64> {
         None
     }
+
+    /// How many puts at once pay off: one where the disk is the limit, several where the way is long.
+    fn upload_slots(&self) -> usize {
+        1
+    }
+
+    /// How many reads at once pay off beyond one for each core.
+    fn read_slots(&self) -> usize {
+        1
+    }
+
+    /// Requests made so far, where they cost anything.
+    fn requests(&self) -> Option<RequestCounts> {
+        None
+    }
+
+    /// Whether objects can be locked against deletion for a time.
+    fn can_lock(&self) -> bool {
+        false
+    }
+
+    /// Keeps an object from being deleted before that time; a longer lock stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] where [`Store::can_lock`] is false.
+    fn lock_until(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
+        let _ = (name, until);
+        Err(StoreError::Unsupported { location: self.location(), what: "locks on objects" })
+    }
+
+    /// Until when the object is locked; nothing where it is not.
+    fn locked_until(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
+        let _ = name;
+        Ok(None)
+    }
 }
 
 macro_rules! store_behind_pointer {
@@ -182,6 +231,30 @@ macro_rules! store_behind_pointer {
 
             fn free_bytes(&self) -> Option<u64> {
                 (**self).free_bytes()
+            }
+
+            fn upload_slots(&self) -> usize {
+                (**self).upload_slots()
+            }
+
+            fn read_slots(&self) -> usize {
+                (**self).read_slots()
+            }
+
+            fn requests(&self) -> Option<RequestCounts> {
+                (**self).requests()
+            }
+
+            fn can_lock(&self) -> bool {
+                (**self).can_lock()
+            }
+
+            fn lock_until(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
+                (**self).lock_until(name, until)
+            }
+
+            fn locked_until(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
+                (**self).locked_until(name)
             }
         }
     )*};

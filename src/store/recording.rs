@@ -3,7 +3,9 @@
 //! Calls pass unchanged; one that fails is recorded too.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
+use crate::store::requests::RequestCounts;
 use crate::store::{Entry, Put, Store, StoreError};
 
 /// The kinds of call a store takes.
@@ -124,6 +126,30 @@ impl<S: Store> Store for RecordingStore<S> {
 
     fn free_bytes(&self) -> Option<u64> {
         self.inner.free_bytes()
+    }
+
+    fn upload_slots(&self) -> usize {
+        self.inner.upload_slots()
+    }
+
+    fn read_slots(&self) -> usize {
+        self.inner.read_slots()
+    }
+
+    fn requests(&self) -> Option<RequestCounts> {
+        self.inner.requests()
+    }
+
+    fn can_lock(&self) -> bool {
+        self.inner.can_lock()
+    }
+
+    fn lock_until(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
+        self.inner.lock_until(name, until)
+    }
+
+    fn locked_until(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
+        self.inner.locked_until(name)
     }
 }
 

@@ -22,8 +22,8 @@ use holdfast::format::index_segment::{IndexSegment, IndexedPack};
 use holdfast::format::node::{ChunkRun, Content, Node, NodeKind, UnixTime};
 use holdfast::format::pack::{FrameEntry, PackKind, PackOwner, PackTable};
 use holdfast::format::refs::{ChunkBitmap, PackUse, Refs};
-use holdfast::format::roster::WriterEntry;
 use holdfast::format::roster::{Epoch, MaintainerEntry, RecoveryFile, Roster, VerifierEntry};
+use holdfast::format::roster::{Generation, WriterEntry};
 use holdfast::format::signed_text::{NO_PREVIOUS, RosterReference};
 use holdfast::format::snapshot::{Root, Snapshot, Statistics};
 use holdfast::format::tombstone::{Declaration, Remark, Tombstone};
@@ -542,6 +542,7 @@ fn roster() -> Roster {
         verifiers: vec![VerifierEntry { id: VERIFIER, key: key(VERIFIER_SEED) }],
         retention_floor_seconds: 604_800,
         grace_seconds: 259_200,
+        generation: Generation::default(),
         recovery: vec![RecoveryFile {
             name: "restore.py".parse().unwrap(),
             hash: content_hash(b"restore.py"),

@@ -8,6 +8,7 @@ use crate::cli::config::{Config, SecretReference};
 use crate::cli::config_text::config_text;
 use crate::cli::context::{Context, Location};
 use crate::cli::error::{CommandError, Exit};
+use crate::cli::place::{Place, S3Args};
 
 /// Arguments of `config`.
 #[derive(Debug, Clone, Args)]
@@ -48,7 +49,12 @@ fn show(context: &Context) {
 
 fn check(context: &Context) -> Result<Exit, CommandError> {
     let config = &context.loaded.config;
-    let nowhere = Location { path: "/".into(), name: None, table: None };
+    let nowhere = Location {
+        place: Place::Folder("/".into()),
+        s3: S3Args::default(),
+        name: None,
+        table: None,
+    };
     let secrets = context.secrets(&nowhere);
     for name in config.secrets.keys() {
         secrets.configured(&SecretReference(name.clone()))?;

@@ -13,7 +13,7 @@ use crate::cli::config::{KeepConfig, SpanText};
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain;
-use crate::cli::maintaining::{Keyring, candidates, failed, reserve, short};
+use crate::cli::maintaining::{Keyring, as_reserve, candidates, failed, reserve, short};
 use crate::cli::table::{Align, Table};
 use crate::cli::time::{format_local, format_rfc3339};
 use crate::clock::{Clock, SystemClock};
@@ -169,7 +169,7 @@ pub fn run(args: &ForgetArgs, context: &Context) -> Result<Exit, CommandError> {
         choose(args, context, &labelled, repository.roster.retention_floor_seconds)?;
     let reserve = reserve(context)?;
     let clock = &SystemClock;
-    let maintainer = Maintainer { repository, keys: &keys, clock, reserve: Some(&reserve) };
+    let maintainer = Maintainer { repository, keys: &keys, clock, reserve: as_reserve(&reserve) };
     let ids: HashSet<ObjectId> = removed.iter().map(|(name, _)| name.id).collect();
     let records: Vec<&SnapshotRecord> =
         history.live().filter(|record| ids.contains(&record.name.id)).collect();

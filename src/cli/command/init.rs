@@ -2,7 +2,6 @@
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use jiff::{Span, SpanRelativeTo};
@@ -10,10 +9,12 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use crate::cli::command::recovery_kit::{Kit, Secret};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Location};
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{key, usage};
-use crate::cli::open_repository::{generated_identity_path, open_store, prompter};
+use crate::cli::known_addresses;
+use crate::cli::open_repository::{generated_identity_path, prompter};
+use crate::cli::place::open_store;
 use crate::cli::private_file;
 use crate::cli::secrets::Purpose;
 use crate::crypto::recipient::{KeyTextError, ReadIdentity, Recipient};
@@ -68,7 +69,7 @@ pub struct InitArgs {
 pub fn run(args: &InitArgs, context: &Context) -> Result<Exit, CommandError> {
     let location = context.location()?;
     // Before anyone is asked for a passphrase that would be for nothing.
-    look_for_room(&location.path)?;
+    look_for_room(&location)?;
     let mut options = options_of(args)?;
     let recipients = recipients_of(args, context)?;
     let secrets = context.secrets(&location);
@@ -81,7 +82,7 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<Exit, CommandError> {
     options.operators.extend((!recipients.is_empty()).then_some(recipients));
     options.operators.extend(passphrase.map(|secret| vec![Recipient::passphrase(secret)]));
     let keys = NewKeys::draw(options.writer_label.clone())?;
-    let (id, place) = create_at(context, &location.path, &options, keys)?;
+    let (id, place) = create_at(context, &location, &options, keys)?;
     report(context, &options, id, &place, &opens, "holdfast recovery-kit");
     let summary = json!({
         "repository": id.to_string(),
@@ -105,7 +106,7 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<Exit, CommandError> {
 /// empty.
 pub fn init_with_generated_key(context: &Context) -> Result<RepositoryId, CommandError> {
     let location = context.location()?;
-    look_for_room(&location.path)?;
+    look_for_room(&location)?;
     let identity = ReadIdentity::generate().map_err(|error| {
         CommandError::new(&usage::INTERNAL, "no key could be drawn").because(&error)
     })?;
@@ -114,8 +115,8 @@ pub fn init_with_generated_key(context: &Context) -> Result<RepositoryId, Comman
     let keys = NewKeys::draw(options.writer_label.clone())?;
     let path = generated_identity_path(context, keys.repository())?;
     private_file::create(&path, identity_file(&identity, keys.repository()).expose_secret())?;
-    let created = create_at(context, &location.path, &options, keys);
-    if created.is_err() && !may_exist(&location.path) {
+    let created = create_at(context, &location, &options, keys);
+    if created.is_err() && !may_exist(&location) {
         let _ = std::fs::remove_file(&path);
     }
     let (id, place) = created?;
@@ -140,8 +141,10 @@ pub fn init_with_generated_key(context: &Context) -> Result<RepositoryId, Comman
 }
 
 /// Whether there is a repository after a failure; when in doubt, its identity is kept.
-fn may_exist(path: &Path) -> bool {
-    let Ok(store) = open_store(path) else { return path.exists() };
+fn may_exist(location: &Location) -> bool {
+    let Ok(store) = open_store(&location.place, &location.s3) else {
+        return location.place.folder().is_none_or(Path::exists);
+    };
     !matches!(store.stat("FORMAT"), Err(StoreError::NotFound { .. }))
 }
 
@@ -153,19 +156,27 @@ fn identity_file(identity: &ReadIdentity, repository: RepositoryId) -> SecretStr
 }
 
 /// Refuses a place that has anything in it, before any question is asked.
-fn look_for_room(path: &Path) -> Result<(), CommandError> {
-    if path.is_dir() { Ok(check_vacant(&open_store(path)?)?) } else { Ok(()) }
+fn look_for_room(location: &Location) -> Result<(), CommandError> {
+    if location.place.folder().is_some_and(|path| !path.is_dir()) {
+        return Ok(());
+    }
+    Ok(check_vacant(&*open_store(&location.place, &location.s3)?)?)
 }
 
 fn create_at(
     context: &Context,
-    path: &Path,
+    location: &Location,
     options: &CreateOptions,
     keys: NewKeys,
 ) -> Result<(RepositoryId, String), CommandError> {
-    LocalStore::create(path, RESERVE_BYTES_DEFAULT).map_err(|error| not_created(path, error))?;
-    let store: Arc<dyn Store> = Arc::new(open_store(path)?);
-    let id = create_with(&store, &context.state_dir()?, options, keys)?;
+    if let Some(path) = location.place.folder() {
+        LocalStore::create(path, RESERVE_BYTES_DEFAULT)
+            .map_err(|error| not_created(path, error))?;
+    }
+    let store = open_store(&location.place, &location.s3)?;
+    let states = context.state_dir()?;
+    let id = create_with(&store, &states, options, keys)?;
+    known_addresses::remember(&states, &location.place)?;
     Ok((id, store.location()))
 }
 
@@ -290,6 +301,7 @@ fn report(
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
 
     use super::*;
     use crate::cli::args::GlobalArgs;

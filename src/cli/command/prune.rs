@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::usage;
-use crate::cli::maintaining::{Keyring, failed, reserve};
+use crate::cli::maintaining::{Keyring, as_reserve, failed, reserve};
 use crate::cli::time::{format_local, format_rfc3339};
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::recipient::Recipient;
@@ -75,7 +75,7 @@ pub fn prune(
         repository: &keyring.repository,
         keys,
         clock: &SystemClock,
-        reserve: Some(&reserve),
+        reserve: as_reserve(&reserve),
     };
     let progress = Arc::new(Progress::default());
     let identities = [keys.identity.to_identity()];

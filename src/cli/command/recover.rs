@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::repository;
-use crate::cli::maintaining::{Keyring, candidates, failed, reserve, short};
+use crate::cli::maintaining::{Keyring, as_reserve, candidates, failed, reserve, short};
 use crate::cli::selector::SelectorError;
 use crate::clock::SystemClock;
 use crate::maintenance::forget::label_snapshots;
@@ -35,7 +35,7 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<Exit, CommandError> 
     history.require_sound()?;
     let reserve = reserve(context)?;
     let clock = &SystemClock;
-    let maintainer = Maintainer { repository, keys: &keys, clock, reserve: Some(&reserve) };
+    let maintainer = Maintainer { repository, keys: &keys, clock, reserve: as_reserve(&reserve) };
     let identities = [keys.identity.to_identity()];
     let forgotten =
         label_snapshots(repository, &history, &identities, |record| record.forgotten.is_some());

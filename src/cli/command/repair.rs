@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::check;
-use crate::cli::maintaining::{Keyring, failed, reserve};
+use crate::cli::maintaining::{Keyring, as_reserve, failed, reserve};
 use crate::clock::SystemClock;
 use crate::maintenance::repair::{RepairKeys, drop_local_index, repair_segments, unindexed_packs};
 use crate::maintenance::tombs::Maintainer;
@@ -62,7 +62,7 @@ fn repair_index(args: &RepairIndexArgs, context: &Context) -> Result<Exit, Comma
     let dropped = drop_local_index(repository).map_err(failed)?;
     let reserve = reserve(context)?;
     let clock = &SystemClock;
-    let maintainer = Maintainer { repository, keys: &keys, clock, reserve: Some(&reserve) };
+    let maintainer = Maintainer { repository, keys: &keys, clock, reserve: as_reserve(&reserve) };
     let progress = Arc::new(Progress::default());
     let watch = context.watch(&progress);
     let report = repair_segments(&maintainer, &repair, args.read_all, &progress);

@@ -177,10 +177,11 @@ fn write_bundle(
 fn install(args: &WriterInstallArgs, context: &Context) -> Result<Exit, CommandError> {
     let bundle = read_bundle(args, context)?;
     let path = match &bundle.location {
-        Some(place) if !context.names_repository() => PathBuf::from(place),
-        _ => context.location()?.path,
+        Some(place) if !context.names_repository() => context.other_place(place)?,
+        _ => context.location()?.place,
     };
-    let repository = open_at(context, &path, Some(bundle.keys.repository))?;
+    let s3 = &context.global.s3;
+    let repository = open_at(context, &path, s3, Some(bundle.keys.repository))?;
     bundle::install(&repository, &bundle.keys)?;
     let (name, place) = (bundle.keys.name.as_str(), repository.store.location());
     context.output.line(&format!("this host is now writer {name:?} of {place}"));

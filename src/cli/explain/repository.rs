@@ -17,6 +17,12 @@ What to do: use it as it is, or choose another place.";
 version. That is not damage, and nothing was changed.
 
 What to do: install a newer version of Holdfast.";
+    IS_REPLICA: "HF-REPO-018", Refused, "this place is a replica",
+"It follows another place by `holdfast copy`. What were written to it would be a second history, and
+the next copy would find that the two do not agree.
+
+What to do: write to the primary. Where that is lost for good, `holdfast promote` makes this replica
+the new primary.";
     BUSY: "HF-REPO-004", Busy, "something else is at work",
 "Backups and prunes of different hosts never block each other. But one writer's log is written by
 one process at a time, and the local state belongs to one process at a time.

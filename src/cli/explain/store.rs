@@ -32,5 +32,9 @@ What to do: `holdfast check --read-data` finds all that are damaged; fetch them 
     LOCATION: "HF-STORE-007", Usage, "not a place for a repository",
 "The location is neither a path nor an address of a kind that this program knows.
 
-What to do: give a path, such as /srv/repo.";
+What to do: give a path, such as /srv/repo, or s3://BUCKET/PREFIX.";
+    UNSUPPORTED: "HF-STORE-008", Failed, "the store cannot do that",
+"The service does not offer what was asked for, such as locks on objects.
+
+What to do: `holdfast doctor` shows what it offers; choose another service, or do without.";
 }

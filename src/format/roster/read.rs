@@ -5,7 +5,8 @@
 use crate::crypto::signature::VerifyingKey;
 use crate::format::limits::FORMAT_NUMBER;
 use crate::format::roster::{
-    Epoch, EpochState, MaintainerEntry, RecoveryFile, Roster, VerifierEntry, WriterEntry,
+    Epoch, EpochState, Generation, MaintainerEntry, RecoveryFile, Roster, VerifierEntry,
+    WriterEntry,
 };
 use crate::format::signed_text::{Distinct, Line, Once, TextError};
 use crate::id::{ActorId, DomainId, ObjectId, RepositoryId};
@@ -30,6 +31,10 @@ pub(super) struct RosterReader {
     actor_ids: Distinct<ActorId>,
     recovery: Vec<RecoveryFile>,
     recovery_names: Distinct<String>,
+    generation: Once<u64>,
+    fences: Vec<(ActorId, u64)>,
+    fenced: Distinct<ActorId>,
+    fence_tomb: Once<u64>,
 }
 
 impl RosterReader {
@@ -53,6 +58,10 @@ impl RosterReader {
             actor_ids: Distinct::new("the id of an actor"),
             recovery: Vec::new(),
             recovery_names: Distinct::new("recovery"),
+            generation: Once::new("generation"),
+            fences: Vec::new(),
+            fenced: Distinct::new("fence"),
+            fence_tomb: Once::new("fence-tombstone"),
         }
     }
 
@@ -74,6 +83,9 @@ impl RosterReader {
             "maintainer" => self.maintainer(line),
             "verifier" => self.verifier(line),
             "recovery" => self.recovery(line),
+            "generation" => self.generation.set(line, line.only_sequence()?),
+            "fence" => self.fence(line),
+            "fence-tombstone" => self.fence_tomb.set(line, number()?),
             _ => Ok(()),
         }
     }
@@ -137,6 +149,13 @@ impl RosterReader {
         Ok(())
     }
 
+    fn fence(&mut self, line: &Line<'_>) -> Result<(), TextError> {
+        let [actor, seq] = line.words()?;
+        let actor = line.value(actor, "an id was expected")?;
+        self.fences.push((actor, line.number(seq)?));
+        self.fenced.add(line, actor)
+    }
+
     /// The roster, whose values were not compared with each other yet.
     pub(super) fn finish(self) -> Result<Roster, TextError> {
         self.format.take()?;
@@ -154,6 +173,11 @@ impl RosterReader {
             retention_floor_seconds: self.retention_floor_seconds.take()?,
             grace_seconds: self.grace_seconds.take()?,
             recovery: self.recovery,
+            generation: Generation {
+                number: self.generation.optional().unwrap_or(1),
+                fences: self.fences,
+                fence_tomb: self.fence_tomb.optional().unwrap_or(0),
+            },
         })
     }
 }
