@@ -13,6 +13,7 @@ use crate::cli::command::cat::CatArgs;
 use crate::cli::command::check::CheckArgs;
 use crate::cli::command::completions::CompletionsArgs;
 use crate::cli::command::config::ConfigArgs;
+use crate::cli::command::copy::CopyArgs;
 use crate::cli::command::diff::DiffArgs;
 use crate::cli::command::explain::ExplainArgs;
 use crate::cli::command::find::FindArgs;
@@ -21,11 +22,14 @@ use crate::cli::command::init::InitArgs;
 use crate::cli::command::key::KeyArgs;
 use crate::cli::command::ls::LsArgs;
 use crate::cli::command::man::ManArgs;
+use crate::cli::command::promote::PromoteArgs;
 use crate::cli::command::prune::PruneArgs;
 use crate::cli::command::recover::RecoverArgs;
 use crate::cli::command::recovery_kit::RecoveryKitArgs;
 use crate::cli::command::repair::RepairArgs;
+use crate::cli::command::replica::ReplicaArgs;
 use crate::cli::command::restore::RestoreArgs;
+use crate::cli::command::scrub::ScrubArgs;
 use crate::cli::command::snapshots::SnapshotsArgs;
 use crate::cli::command::stats::StatsArgs;
 use crate::cli::command::version::VersionArgs;
@@ -101,6 +105,14 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Rebuild what can be rebuilt
     Repair(RepairArgs),
+    /// Manage the copies in other places
+    Replica(ReplicaArgs),
+    /// Bring a replica up to date; needs no key
+    Copy(CopyArgs),
+    /// Make a replica the primary
+    Promote(PromoteArgs),
+    /// Compare every object with its name, where the bytes are kept; needs no key
+    Scrub(ScrubArgs),
     /// Manage the passphrases and recipients that open the repository
     Key(KeyArgs),
     /// Manage the hosts that may write to the repository

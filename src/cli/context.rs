@@ -123,12 +123,24 @@ impl Context {
     /// `HF-REPO-011` for a name that is not configured, `HF-STORE-007` for an address of an unknown
     /// kind, `HF-REPO-010` where nothing says it and there is no home.
     pub fn location(&self) -> Result<Location, CommandError> {
+        self.location_by(&self.global.s3)
+    }
+
+    /// As [`Self::location`], the options for S3 aside.
+    ///
+    /// # Errors
+    /// As [`Self::location`].
+    pub fn location_without_options(&self) -> Result<Location, CommandError> {
+        self.location_by(&S3Args::default())
+    }
+
+    fn location_by(&self, s3: &S3Args) -> Result<Location, CommandError> {
         let named = self.global.repo.clone().or_else(|| self.environment.path("HOLDFAST_REPO"));
         if let Some(named) = named {
-            return self.named_location(&named);
+            return self.named_location(&named, s3);
         }
         if let Some((name, table)) = self.loaded.config.default_repository() {
-            return self.configured_location(name, table);
+            return self.configured_location(name, table, s3);
         }
         let data = self.environment.path("XDG_DATA_HOME").filter(|path| path.is_absolute());
         let data = data.or_else(|| self.home().map(|home| home.join(".local/share")));
@@ -139,7 +151,7 @@ impl Context {
             )
             .hint("-r PATH, or HOLDFAST_REPO")
         })?;
-        self.finished(Place::Folder(data.join("holdfast/repository")), None)
+        self.finished(Place::Folder(data.join("holdfast/repository")), None, s3)
     }
 
     /// Whether an option, a variable or the configuration says where the repository is.
@@ -150,13 +162,21 @@ impl Context {
             || self.loaded.config.default_repository().is_some()
     }
 
-    fn named_location(&self, named: &Path) -> Result<Location, CommandError> {
+    /// The place that a text names as `-r` would.
+    ///
+    /// # Errors
+    /// As [`Self::location`].
+    pub fn location_named(&self, text: &str) -> Result<Location, CommandError> {
+        self.named_location(Path::new(text), &self.global.s3)
+    }
+
+    fn named_location(&self, named: &Path, s3: &S3Args) -> Result<Location, CommandError> {
         let text = named.to_string_lossy();
         if let Some((name, table)) = self.loaded.config.repositories.get_key_value(&*text) {
-            return self.configured_location(name, table);
+            return self.configured_location(name, table, s3);
         }
         if text.contains("://") {
-            return self.finished(Place::parse(&text, self.home().as_deref())?, None);
+            return self.finished(Place::parse(&text, self.home().as_deref())?, None, s3);
         }
         // A bare word is a name unless there is such a folder, so that a typing error in a name
         // never makes a new repository in the current folder.
@@ -165,16 +185,17 @@ impl Context {
             return Err(CommandError::new(&repository::UNKNOWN_NAME, what)
                 .hint(format!("-r ./{text} for a folder")));
         }
-        self.finished(Place::Folder(named.to_owned()), None)
+        self.finished(Place::Folder(named.to_owned()), None, s3)
     }
 
     fn configured_location(
         &self,
         name: &str,
         table: &RepositoryConfig,
+        s3: &S3Args,
     ) -> Result<Location, CommandError> {
         let place = Place::parse(&table.url, self.home().as_deref())?;
-        self.finished(place, Some((name, table)))
+        self.finished(place, Some((name, table)), s3)
     }
 
     /// Puts options and configuration into the place.
@@ -182,8 +203,9 @@ impl Context {
         &self,
         mut place: Place,
         configured: Option<(&str, &RepositoryConfig)>,
+        s3: &S3Args,
     ) -> Result<Location, CommandError> {
-        let mut s3 = self.global.s3.clone();
+        let mut s3 = s3.clone();
         if let Some((_, table)) = configured {
             s3 = s3.completed(table);
         }

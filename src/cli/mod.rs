@@ -16,6 +16,7 @@ pub mod error_kind;
 pub mod escape;
 pub mod explain;
 pub mod hardening;
+pub mod healing;
 pub mod known_addresses;
 pub mod log;
 pub mod maintaining;
@@ -25,6 +26,7 @@ pub mod place;
 pub mod private_file;
 pub mod progress;
 pub mod reading;
+pub mod replicas;
 pub mod secret_file;
 pub mod secrets;
 pub mod selector;
@@ -103,6 +105,10 @@ fn execute(
         Command::Prune(args) => command::prune::run(&args, &full(global)?),
         Command::Recover(args) => command::recover::run(&args, &full(global)?),
         Command::Check(args) => command::check::run(&args, &full(global)?),
+        Command::Replica(args) => command::replica::run(&args, &full(global)?),
+        Command::Copy(args) => command::copy::run(&args, &full(global)?),
+        Command::Promote(args) => command::promote::run(&args, &full(global)?),
+        Command::Scrub(args) => command::scrub::run(&args, &full(global)?),
         Command::Repair(args) => command::repair::run(&args, &full(global)?),
     }
 }

@@ -30,6 +30,16 @@ pub fn open(context: &Context) -> Result<Repository, CommandError> {
     open_at(context, &location.place, &location.s3, None)
 }
 
+/// As [`open`], where the options for S3 mean another place: the repository's own are those of the
+/// configuration, and of the last time.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_without_options(context: &Context) -> Result<Repository, CommandError> {
+    let location = context.location_without_options()?;
+    open_at(context, &location.place, &location.s3, None)
+}
+
 /// Opens the repository at a place, which must have the id `pinned` if one is given.
 ///
 /// # Errors

@@ -8,7 +8,9 @@ use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::restore;
 use crate::cli::maintaining::short;
-use crate::cli::open_repository::{open, unlock};
+use crate::cli::open_repository::{open, open_at, unlock};
+use crate::cli::place::{Place, open_store};
+use crate::cli::replicas;
 use crate::cli::selector::{Candidate, Selector, SelectorError, Which};
 use crate::cli::time::format_local;
 use crate::crypto::ids::DomainKeys;
@@ -24,8 +26,11 @@ use crate::repo::history::{History, SnapshotRecord};
 use crate::repo::objects::open_named;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
+use crate::repo::state::StateDir;
 use crate::repo::unlock::Unlocked;
 use crate::restore::error::with_causes;
+use crate::store::Store;
+use crate::store::fallback::FallbackStore;
 
 /// A snapshot with what the logs say of it.
 pub type FoundSnapshot<'a> = (&'a SnapshotRecord, Snapshot);
@@ -47,7 +52,55 @@ impl Reading {
     ///
     /// What is wrong with a log or an index segment is a warning: what can be read is read.
     pub fn open(context: &Context) -> Result<Self, CommandError> {
-        let repository = open(context)?;
+        Self::of(context, open(context)?)
+    }
+
+    /// As [`Self::open`] of the first copy that can be opened: the repository, then its replicas.
+    /// What that one does not give whole is taken from the others.
+    ///
+    /// # Errors
+    /// No copy can be opened: what keeps the repository itself from it.
+    pub fn open_any(context: &Context) -> Result<(Self, Arc<FallbackStore>), CommandError> {
+        let location = context.location()?;
+        let states = context.state_dir()?;
+        let own = open_store(&location.place, &location.s3);
+        let place = own.as_ref().map_or_else(|_| place_text(&location.place), |s| s.location());
+        let mut copies = vec![("the repository".to_owned(), location.place, location.s3)];
+        let known = StateDir::known_at(&states, &place)?;
+        if let Some(id) = known {
+            let folder = StateDir::open(&states, id)?;
+            let named = replicas::all(context, folder.path())?;
+            copies.extend(named.into_iter().map(|one| (one.name, one.place, one.s3)));
+        }
+        let mut failure = None;
+        for index in 0..copies.len() {
+            let (name, place, s3) = &copies[index];
+            let opened = open_at(context, place, s3, known)
+                .and_then(|repository| Ok((History::read(&repository)?, repository)));
+            match opened {
+                Ok((_, mut repository)) => {
+                    let rest = copies.iter().enumerate().filter(|(other, _)| *other != index);
+                    let rest = rest.filter_map(|(_, (name, place, s3))| {
+                        Some((name.clone(), open_store(place, s3).ok()?))
+                    });
+                    let first = (name.clone(), Arc::clone(&repository.store));
+                    let stores = std::iter::once(first).chain(rest).collect();
+                    let store = Arc::new(FallbackStore::new(stores));
+                    repository.store = Arc::clone(&store) as Arc<dyn Store>;
+                    return Ok((Self::of(context, repository)?, store));
+                }
+                Err(error) => {
+                    context
+                        .output
+                        .warning(&format!("{name} ({place}) cannot be used: {}", error.what()));
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.expect("the repository itself is among the copies"))
+    }
+
+    fn of(context: &Context, repository: Repository) -> Result<Self, CommandError> {
         let unlocked = unlock(context, &repository)?;
         let history = History::read(&repository)?;
         for finding in &history.findings {
@@ -167,6 +220,14 @@ impl Reading {
                 None
             }
         }
+    }
+}
+
+/// A folder that is gone has no real path any more: what is known is known by the one it had.
+fn place_text(place: &Place) -> String {
+    match place.folder().map(std::path::absolute) {
+        Some(Ok(path)) => path.display().to_string(),
+        _ => place.to_string(),
     }
 }
 

@@ -168,6 +168,9 @@ pub struct Roster {
 pub struct Generation {
     /// Its number, from 1.
     pub number: u64,
+    /// Number of the roster that began it. What was signed under an earlier one counts up to the
+    /// fences only.
+    pub since: u64,
     /// Newest commit of each log at the promotion.
     pub fences: Vec<(ActorId, u64)>,
     /// Newest tombstone at the promotion; 0 where there was none.
@@ -176,7 +179,7 @@ pub struct Generation {
 
 impl Default for Generation {
     fn default() -> Self {
-        Self { number: 1, fences: Vec::new(), fence_tomb: 0 }
+        Self { number: 1, since: 1, fences: Vec::new(), fence_tomb: 0 }
     }
 }
 
@@ -185,6 +188,18 @@ impl Generation {
     #[must_use]
     pub fn fence(&self, actor: ActorId) -> Option<u64> {
         self.fences.iter().find(|(id, _)| *id == actor).map(|(_, seq)| *seq)
+    }
+
+    /// Whether a commit of a log counts that was signed under that roster.
+    #[must_use]
+    pub fn has_commit(&self, actor: ActorId, seq: u64, roster: u64) -> bool {
+        roster >= self.since || self.number == 1 || seq <= self.fence(actor).unwrap_or(0)
+    }
+
+    /// Whether a tombstone counts that was signed under that roster.
+    #[must_use]
+    pub fn has_tomb(&self, seq: u64, roster: u64) -> bool {
+        roster >= self.since || self.number == 1 || seq <= self.fence_tomb
     }
 }
 
@@ -311,6 +326,8 @@ impl Roster {
             "not exactly one epoch is active"
         } else if !self.writers.iter().all(domain_known) {
             "a writer is of an unknown domain"
+        } else if self.generation.since > self.seq {
+            "a generation begins with a later roster"
         } else if self.generation.number == 0
             || (self.generation.number == 1 && self.generation != Generation::default())
         {
@@ -346,9 +363,9 @@ impl SignedBody for Roster {
         for RecoveryFile { name, hash } in &self.recovery {
             let _ = writeln!(out, "recovery {} {hash}", name.as_str());
         }
-        let Generation { number, fences, fence_tomb } = &self.generation;
+        let Generation { number, since, fences, fence_tomb } = &self.generation;
         if *number > 1 {
-            let _ = writeln!(out, "generation {number}");
+            let _ = writeln!(out, "generation {number} since {since}");
             for (actor, seq) in fences {
                 let _ = writeln!(out, "fence {actor} {seq}");
             }
@@ -512,7 +529,7 @@ recovery restore.py cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
     #[test]
     fn a_promotion_comes_back() {
         let generation =
-            Generation { number: 2, fences: vec![(ActorId([7; 8]), 12)], fence_tomb: 3 };
+            Generation { number: 2, since: 1, fences: vec![(ActorId([7; 8]), 12)], fence_tomb: 3 };
         let promoted = Roster { generation: generation.clone(), ..roster() };
         let stored = promoted.encode_and_sign(&key(ROOT)).unwrap();
         assert_eq!(Roster::open(&stored, promoted.repository), Ok(promoted));

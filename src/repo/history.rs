@@ -273,6 +273,9 @@ impl History {
         for ((_, entry), text) in with_texts(repository, &entries) {
             let bytes = text?;
             match check_tomb(repository, next, prev, &entry.name, &bytes) {
+                Ok(tomb) if !repository.roster.generation.has_tomb(tomb.seq, tomb.roster.seq) => {
+                    break;
+                }
                 Ok(tomb) => self.apply_tomb(&tomb, entry.first_seen),
                 Err(finding) => {
                     self.findings.push(finding);
@@ -381,7 +384,8 @@ fn parse_log_name(name: &str) -> Option<(ActorId, u64)> {
     (Commit::object_name(actor, seq) == name).then_some((actor, seq))
 }
 
-/// The commit, or nothing when its writer was revoked before it.
+/// The commit, or nothing when its writer was revoked before it, or when a replica was made the
+/// primary before it, of which it does not know.
 fn check_commit(
     repository: &Repository,
     actor: ActorId,
@@ -399,6 +403,9 @@ fn check_commit(
         };
     };
     let commit = Commit::open(bytes, key, repository.id).map_err(refused(&object))?;
+    if !repository.roster.generation.has_commit(actor, seq, commit.roster.seq) {
+        return Ok(None);
+    }
     if commit.writer != actor || commit.seq != seq || prev.is_some_and(|prev| commit.prev != prev) {
         return Err(RepoError::Chain { object });
     }

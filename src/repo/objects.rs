@@ -16,8 +16,15 @@ pub fn get_named(
     bytes_max: u64,
 ) -> Result<Vec<u8>, RepoError> {
     let object = name.to_string();
-    let bytes = store.get(&object, bytes_max)?;
-    if object_id(&bytes) == name.id() { Ok(bytes) } else { Err(RepoError::WrongName { object }) }
+    loop {
+        let bytes = store.get(&object, bytes_max)?;
+        if object_id(&bytes) == name.id() {
+            return Ok(bytes);
+        }
+        if !store.distrust(&object) {
+            return Err(RepoError::WrongName { object });
+        }
+    }
 }
 
 /// Reads, checks and opens a small sealed object.

@@ -60,16 +60,35 @@ impl Repository {
         if let Some(pinned) = known.filter(|pinned| *pinned != id) {
             return Err(RepoError::Replaced { location, pinned, found: id });
         }
-        let state = StateDir::open(states, id)?;
+        let mut state = StateDir::open(states, id)?;
+        // A mark is no proof: a place that was the primary of this generation stays what it was.
+        let marked = rosters.replica_of.iter().max().copied();
+        let was_primary = match marked {
+            Some(generation) => state.was_primary(&location, generation)?,
+            None => true,
+        };
+        if !was_primary {
+            state = state.of_replica(&location);
+        }
         let texts = match store.requests() {
             Some(_) => TextCache::open(&state.path().join("texts.sqlite"))?,
             None => TextCache::none(),
         };
-        let witness = state.witness()?;
-        let read = read_rosters(&*store, &texts, id, &rosters, &witness);
-        let (roster, roster_hash) = read.map_err(|error| other_repository(&*store, id, error))?;
+        let read = |state: &StateDir| {
+            let read = read_rosters(&*store, &texts, id, &rosters, &state.witness()?);
+            read.map_err(|error| other_repository(&*store, id, error))
+        };
+        let (mut roster, mut roster_hash) = read(&state)?;
         StateDir::remember(states, &location, id)?;
         let is_replica = rosters.replica_of.contains(&roster.generation.number);
+        if !is_replica && !was_primary {
+            // A replica that was promoted: now it must agree with what was seen of the primary.
+            state = StateDir::open(states, id)?;
+            (roster, roster_hash) = read(&state)?;
+        }
+        if !is_replica {
+            state.remember_primary(&location, roster.generation.number)?;
+        }
         let texts = Arc::new(texts);
         let repository = Self { store, id, roster, roster_hash, state, is_replica, texts };
         repository.see(|witness| witness.see_roster(&repository.roster, roster_hash))?;

@@ -232,6 +232,25 @@ impl FrameReader {
         last_frame: u32,
         raw: &mut Vec<u8>,
     ) -> Result<(), PackReadError> {
+        loop {
+            match self.read_once(pack, frame, last_frame, raw) {
+                // The store may have another copy of what is damaged.
+                Err(error) if self.store.distrust(&object_name(pack.name())) => {
+                    tracing::warn!("another copy is tried: {error}");
+                    self.open.retain(|open| open.name != *pack.name());
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn read_once(
+        &mut self,
+        pack: &PackMap,
+        frame: u32,
+        last_frame: u32,
+        raw: &mut Vec<u8>,
+    ) -> Result<(), PackReadError> {
         let name = *pack.name();
         let range = pack.frame_range(frame).ok_or(PackReadError::NoFrame { pack: name, frame })?;
         let end = pack.frame_range(last_frame).map_or(range.end, |last| last.end.max(range.end));

@@ -225,7 +225,7 @@ fn all_domains<'a>(
 ///
 /// # Errors
 /// [`RepoError::RosterTaken`] when another host was first: nothing has changed then.
-pub(super) fn publish(
+pub(crate) fn publish(
     repository: &mut Repository,
     root: &SigningKey,
     next: Roster,

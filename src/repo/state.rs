@@ -73,6 +73,15 @@ struct Locations(BTreeMap<String, RepositoryId>);
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
+    /// Digits of the place, where it is a replica.
+    replica: Option<String>,
+}
+
+/// Where the primary was seen last.
+#[derive(Debug, Serialize, Deserialize)]
+struct PrimaryPlace {
+    location: String,
+    generation: u64,
 }
 
 /// A lock that is held until it is dropped or the process ends.
@@ -88,7 +97,7 @@ impl StateDir {
         for folder in [&path, &path.join("trees"), &path.join("runs")] {
             make_private_dir(folder)?;
         }
-        Ok(Self { path })
+        Ok(Self { path, replica: None })
     }
 
     /// The folder.
@@ -152,12 +161,43 @@ impl StateDir {
 
     /// The witness; an empty one at the first time.
     pub fn witness(&self) -> Result<Witness, RepoError> {
-        Ok(read_json(&self.path.join("witness.json"))?.unwrap_or_default())
+        Ok(read_json(&self.witness_path())?.unwrap_or_default())
     }
 
     /// Replaces the witness.
     pub fn set_witness(&self, witness: &Witness) -> Result<(), RepoError> {
-        write_json(&self.path.join("witness.json"), witness)
+        write_json(&self.witness_path(), witness)
+    }
+
+    fn witness_path(&self) -> PathBuf {
+        match &self.replica {
+            None => self.path.join("witness.json"),
+            Some(digits) => self.path.join(format!("replica-{digits}.json")),
+        }
+    }
+
+    /// The same state for a replica: it lags behind the primary, so what was seen there is another
+    /// matter than what was seen here.
+    #[must_use]
+    pub fn of_replica(mut self, location: &str) -> Self {
+        let digits = blake3::hash(location.as_bytes()).to_hex();
+        self.replica = Some(digits[..16].to_owned());
+        self
+    }
+
+    /// Whether the repository's primary was seen at that place in that generation or a later one.
+    pub fn was_primary(&self, location: &str, generation: u64) -> Result<bool, RepoError> {
+        let seen: Option<PrimaryPlace> = read_json(&self.path.join("primary.json"))?;
+        Ok(seen.is_some_and(|seen| seen.location == location && seen.generation >= generation))
+    }
+
+    /// Remembers where the primary is.
+    pub fn remember_primary(&self, location: &str, generation: u64) -> Result<(), RepoError> {
+        if self.was_primary(location, generation)? {
+            return Ok(());
+        }
+        let place = PrimaryPlace { location: location.to_owned(), generation };
+        write_json(&self.path.join("primary.json"), &place)
     }
 
     /// This host's keys as a writer.

@@ -96,7 +96,7 @@ impl FromStr for S3Address {
         if bucket.is_empty() || bucket.len() > BUCKET_BYTES_MAX || !bucket.bytes().all(plain) {
             return Err(wrong("the name of the bucket is missing or cannot be one"));
         }
-        let prefix = prefix.trim_matches('/');
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         let is_folder = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
         if prefix.len() > PREFIX_BYTES_MAX
             || (!prefix.is_empty() && !prefix.split('/').all(is_folder))

@@ -216,6 +216,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.requests()
     }
 
+    fn distrust(&self, name: &str) -> bool {
+        self.inner.distrust(name)
+    }
+
     fn can_lock(&self) -> bool {
         self.inner.can_lock()
     }

@@ -19,6 +19,7 @@ struct Object {
 
 /// Objects in memory; gone with the value.
 pub struct MemoryStore {
+    location: String,
     clock: Arc<dyn Clock>,
     objects: Mutex<BTreeMap<String, Object>>,
 }
@@ -39,13 +40,26 @@ impl MemoryStore {
     /// An empty store that takes `first_seen` from `clock`.
     #[must_use]
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, objects: Mutex::default() }
+        Self::at("memory", clock)
+    }
+
+    /// An empty store that says it is at `location`, for tests of several places.
+    #[must_use]
+    pub fn at(location: &str, clock: Arc<dyn Clock>) -> Self {
+        Self { location: location.to_owned(), clock, objects: Mutex::default() }
+    }
+
+    /// As [`Self::image`], at another place.
+    #[must_use]
+    pub fn image_at(&self, location: &str) -> Self {
+        Self { location: location.to_owned(), ..self.image() }
     }
 
     /// An independent store with the same objects, as a copy of the disk at this moment.
     #[must_use]
     pub fn image(&self) -> Self {
-        Self { clock: Arc::clone(&self.clock), objects: Mutex::new(self.lock().clone()) }
+        let (location, clock) = (self.location.clone(), Arc::clone(&self.clock));
+        Self { location, clock, objects: Mutex::new(self.lock().clone()) }
     }
 
     /// Names of all objects, sorted.
@@ -82,7 +96,7 @@ fn entry(name: &str, object: &Object) -> Entry {
 
 impl Store for MemoryStore {
     fn location(&self) -> String {
-        "memory".to_owned()
+        self.location.clone()
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {

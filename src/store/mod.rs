@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod conformance;
+pub mod fallback;
 pub mod faulty;
 pub mod local;
 pub mod memory;
@@ -117,6 +118,12 @@ pub trait Store: Send + Sync {
     /// Every failure leaves nothing under the name.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError>;
 
+    /// As [`Store::put`], for whoever needs the bytes no longer: a store that sends them away keeps
+    /// them without a copy.
+    fn put_owned(&self, name: &str, bytes: Vec<u8>) -> Result<Put, StoreError> {
+        self.put(name, &bytes)
+    }
+
     /// Reads a whole object of at most `bytes_max` bytes.
     ///
     /// # Errors
@@ -171,6 +178,13 @@ pub trait Store: Send + Sync {
     /// Requests made so far, where they cost anything.
     fn requests(&self) -> Option<RequestCounts> {
         None
+    }
+
+    /// Takes note that the bytes of an object, as they were read, are not the right ones. Whether
+    /// there is another copy to read.
+    fn distrust(&self, name: &str) -> bool {
+        let _ = name;
+        false
     }
 
     /// Whether objects can be locked against deletion for a time.
@@ -243,6 +257,14 @@ macro_rules! store_behind_pointer {
 
             fn requests(&self) -> Option<RequestCounts> {
                 (**self).requests()
+            }
+
+            fn put_owned(&self, name: &str, bytes: Vec<u8>) -> Result<Put, StoreError> {
+                (**self).put_owned(name, bytes)
+            }
+
+            fn distrust(&self, name: &str) -> bool {
+                (**self).distrust(name)
             }
 
             fn can_lock(&self) -> bool {

@@ -140,6 +140,10 @@ impl<S: Store> Store for RecordingStore<S> {
         self.inner.requests()
     }
 
+    fn distrust(&self, name: &str) -> bool {
+        self.inner.distrust(name)
+    }
+
     fn can_lock(&self) -> bool {
         self.inner.can_lock()
     }

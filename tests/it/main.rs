@@ -23,6 +23,7 @@ mod model;
 mod moved_clock;
 mod program;
 mod prune;
+mod replica;
 mod roles;
 mod sink;
 mod spec;

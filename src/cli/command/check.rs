@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain;
+use crate::cli::healing::{fetch, open_copies};
 use crate::cli::maintaining::{Asking, Keyring, failed, short};
 use crate::clock::{Clock, SystemClock};
 use crate::maintenance::check::{CheckKeys, CheckOptions, CheckReport, check};
@@ -44,6 +45,9 @@ pub struct CheckArgs {
     /// Use no key: check what can be checked without one
     #[arg(long)]
     pub no_key: bool,
+    /// Fetch what is damaged or missing from this replica (repeatable)
+    #[arg(long, value_name = "REPLICA")]
+    pub repair_from: Vec<String>,
 }
 
 /// Checks, and ends with code 4 where anything was found.
@@ -68,6 +72,15 @@ pub fn run(args: &CheckArgs, context: &Context) -> Result<Exit, CommandError> {
     print(context, &report, access.is_some());
     if report.findings.is_empty() {
         return Ok(Exit::Done);
+    }
+    if !args.repair_from.is_empty() {
+        let repository = &keyring.repository;
+        let copies = open_copies(context, Some(repository.id), &args.repair_from)?;
+        let healed = fetch(context, &*repository.store, &history, report.findings, &copies)?;
+        let (done, left) = (healed.healed.len(), healed.left.len());
+        context.output.note(&format!("{done} objects were fetched; check again to be sure"));
+        let what = format!("{done} objects were damaged and have been healed, {left} are left");
+        return Err(CommandError::new(&explain::check::DAMAGE, what).hint("holdfast check"));
     }
     let what = format!("{} findings", report.findings.len());
     Err(CommandError::new(&explain::check::DAMAGE, what).hint("holdfast explain HF-CHECK-001"))

@@ -7,23 +7,48 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::command::copy::print_finding;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::check;
+use crate::cli::explain::{check as explain_check, replica};
+use crate::cli::healing::{fetch, fetch_texts, open_copies};
 use crate::cli::maintaining::{Keyring, as_reserve, failed, reserve};
+use crate::cli::open_repository::open_at;
+use crate::cli::place::open_store;
 use crate::clock::SystemClock;
+use crate::maintenance::check::{CheckKeys, CheckOptions, check};
 use crate::maintenance::repair::{RepairKeys, drop_local_index, repair_segments, unindexed_packs};
 use crate::maintenance::tombs::Maintainer;
 use crate::progress::Progress;
 use crate::repo::history::History;
+use crate::repo::state::StateDir;
+use crate::units::Part;
 
 /// Arguments of `repair`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 pub struct RepairArgs {
+    /// Fetch what is damaged or missing from this replica (repeatable: asked in this order)
+    #[arg(long, value_name = "REPLICA", required = true)]
+    pub from: Vec<String>,
+    /// Read the stored data too, to find what is damaged
+    #[arg(long)]
+    pub read_data: bool,
     #[command(subcommand)]
     #[allow(missing_docs, reason = "a doc comment here would replace the subcommand's help")]
-    pub what: RepairWhat,
+    pub what: Option<RepairWhat>,
 }
+
+const AFTER_HELP: &str = "\
+Examples:
+  holdfast repair --from west                 fetch what is missing or cut off
+  holdfast repair --from west --read-data     read everything first, and fetch what is damaged
+  holdfast repair index                       describe packs anew that no index describes
+
+No key is needed to fetch. Damaged bytes are kept below aside/ in the repository.";
+
+/// Rounds of checking and fetching: a commit that came back names objects that were not looked for.
+const ROUNDS_MAX: usize = 8;
 
 /// What to repair.
 #[derive(Debug, Clone, Subcommand)]
@@ -46,8 +71,54 @@ pub struct RepairIndexArgs {
 /// Repairs.
 pub fn run(args: &RepairArgs, context: &Context) -> Result<Exit, CommandError> {
     match &args.what {
-        RepairWhat::Index(args) => repair_index(args, context),
+        Some(RepairWhat::Index(args)) => repair_index(args, context),
+        None => repair_from(args, context),
     }
+}
+
+fn repair_from(args: &RepairArgs, context: &Context) -> Result<Exit, CommandError> {
+    let location = context.location()?;
+    let states = context.state_dir()?;
+    let store = open_store(&location.place, &location.s3)?;
+    let pinned = StateDir::known_at(&states, &store.location())?;
+    let copies = open_copies(context, pinned, &args.from)?;
+    let id = copies[0].repository.id;
+    let mut healed = fetch_texts(context, &*store, &copies)?.len();
+    let repository = open_at(context, &location.place, &location.s3, Some(id))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut read_data = args.read_data.then_some(Part::WHOLE);
+    let mut left = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let options = CheckOptions { read_data: read_data.take(), threads };
+        let progress = Arc::new(Progress::default());
+        let watch = context.watch(&progress);
+        let report = check(&repository, &SystemClock, CheckKeys::default(), options, &progress);
+        watch.finish();
+        let findings = report.map_err(failed)?.findings;
+        if findings.is_empty() {
+            left = findings;
+            break;
+        }
+        let history = History::read(&repository)?;
+        let report = fetch(context, &*store, &history, findings, &copies)?;
+        left = report.left;
+        if report.healed.is_empty() {
+            break;
+        }
+        healed += report.healed.len();
+    }
+    for finding in &left {
+        print_finding(context, finding);
+    }
+    let output = &context.output;
+    output.note(&format!("{healed} objects were fetched, {} cannot be healed", left.len()));
+    let exit = if left.is_empty() { Exit::Done } else { Exit::Findings };
+    output.summary(exit, &json!({ "healed": healed, "left": left.len() }));
+    if exit == Exit::Done {
+        return Ok(exit);
+    }
+    let what = format!("{} objects are whole in no copy that was asked", left.len());
+    Err(CommandError::new(&replica::NOT_HEALED, what))
 }
 
 fn repair_index(args: &RepairIndexArgs, context: &Context) -> Result<Exit, CommandError> {
@@ -88,7 +159,7 @@ fn repair_index(args: &RepairIndexArgs, context: &Context) -> Result<Exit, Comma
         return Ok(exit);
     }
     let what = format!("{} packs cannot be read", report.findings.len());
-    Err(CommandError::new(&check::DAMAGE, what).hint("holdfast check --read-data"))
+    Err(CommandError::new(&explain_check::DAMAGE, what).hint("holdfast check --read-data"))
 }
 
 fn dry_run(

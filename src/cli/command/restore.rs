@@ -35,6 +35,9 @@ pub struct RestoreArgs {
     /// Not what matches (repeatable)
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+    /// Try the replicas too, where the repository cannot be opened or is damaged
+    #[arg(long)]
+    pub from_any: bool,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,

@@ -33,7 +33,10 @@ use crate::units::format_duration;
 /// Restores into a folder, or writes a tar archive.
 pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> {
     let selector = context.selector(&args.snapshot)?;
-    let reading = Reading::open(context)?;
+    let (reading, copies) = match args.from_any {
+        true => Reading::open_any(context).map(|(reading, copies)| (reading, Some(copies)))?,
+        false => (Reading::open(context)?, None),
+    };
     let (record, snapshot) = reading.select(context, &selector)?;
     let id = record.name.id.to_string();
     let path = selector.path.clone().unwrap_or_default().into_bytes();
@@ -50,6 +53,10 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     };
     watch.finish();
     let (report, verified) = result?;
+    let served = copies.map(|copies| copies.served()).unwrap_or_default();
+    for (name, answers) in served.iter().filter(|(_, answers)| *answers > 0) {
+        context.output.status(&format!("served by {name}: {answers} reads"));
+    }
     if selector.which == Which::Latest && !context.output.options().quiet {
         name_other_sources(&reading, &snapshot.source, context);
     }

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod key;
 pub mod prune;
+pub mod replica;
 pub mod repository;
 pub mod restore;
 pub mod source;
@@ -57,6 +58,7 @@ pub fn all() -> impl Iterator<Item = &'static Explanation> {
         restore::ALL,
         check::ALL,
         prune::ALL,
+        replica::ALL,
         trust::ALL,
     ]
     .into_iter()

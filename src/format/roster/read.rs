@@ -31,7 +31,7 @@ pub(super) struct RosterReader {
     actor_ids: Distinct<ActorId>,
     recovery: Vec<RecoveryFile>,
     recovery_names: Distinct<String>,
-    generation: Once<u64>,
+    generation: Once<(u64, u64)>,
     fences: Vec<(ActorId, u64)>,
     fenced: Distinct<ActorId>,
     fence_tomb: Once<u64>,
@@ -83,7 +83,7 @@ impl RosterReader {
             "maintainer" => self.maintainer(line),
             "verifier" => self.verifier(line),
             "recovery" => self.recovery(line),
-            "generation" => self.generation.set(line, line.only_sequence()?),
+            "generation" => self.generation(line),
             "fence" => self.fence(line),
             "fence-tombstone" => self.fence_tomb.set(line, number()?),
             _ => Ok(()),
@@ -149,6 +149,13 @@ impl RosterReader {
         Ok(())
     }
 
+    fn generation(&mut self, line: &Line<'_>) -> Result<(), TextError> {
+        let [number, "since", since] = line.words()? else {
+            return Err(line.malformed("since was expected"));
+        };
+        self.generation.set(line, (line.sequence(number)?, line.sequence(since)?))
+    }
+
     fn fence(&mut self, line: &Line<'_>) -> Result<(), TextError> {
         let [actor, seq] = line.words()?;
         let actor = line.value(actor, "an id was expected")?;
@@ -159,6 +166,7 @@ impl RosterReader {
     /// The roster, whose values were not compared with each other yet.
     pub(super) fn finish(self) -> Result<Roster, TextError> {
         self.format.take()?;
+        let generation = self.generation.optional().unwrap_or((1, 1));
         Ok(Roster {
             repository: self.repository.take()?,
             seq: self.seq.take()?,
@@ -174,7 +182,8 @@ impl RosterReader {
             grace_seconds: self.grace_seconds.take()?,
             recovery: self.recovery,
             generation: Generation {
-                number: self.generation.optional().unwrap_or(1),
+                number: generation.0,
+                since: generation.1,
                 fences: self.fences,
                 fence_tomb: self.fence_tomb.optional().unwrap_or(0),
             },

@@ -1,0 +1,170 @@
+//! `holdfast copy`: brings a replica up to date.
+#![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use jiff::{Span, SpanRelativeTo, Timestamp};
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::{replica, usage};
+use crate::cli::open_repository::open;
+use crate::cli::place::Place;
+use crate::cli::replicas;
+use crate::clock::{Clock, SystemClock};
+use crate::maintenance::finding::Finding;
+use crate::progress::Progress;
+use crate::replica::copy::{CopyOptions, CopyReport, copy};
+use crate::replica::error::ReplicaError;
+use crate::store::local::LocalStore;
+use crate::units::{format_duration, parse_span};
+
+const AFTER_HELP: &str = "\
+Examples:
+  holdfast copy --to west                 what is missing there, and no key is needed
+  holdfast copy --to west --delete-after 90d
+
+Nothing is deleted in the replica unless --delete-after is given: then what a prune has deleted here
+goes there so much later.";
+
+/// Arguments of `copy`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct CopyArgs {
+    /// The replica: a name (see `holdfast replica`), a path or an address
+    #[arg(long, value_name = "REPLICA")]
+    pub to: String,
+    /// Delete there what was deleted here, so long after it was
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub delete_after: Option<Span>,
+    /// Say what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// Copies.
+pub fn run(args: &CopyArgs, context: &Context) -> Result<Exit, CommandError> {
+    let repository = open(context)?;
+    let named = replicas::find(context, repository.state.path(), &args.to)?;
+    if let Place::Folder(path) = &named.place
+        && !path.exists()
+    {
+        LocalStore::create(path, 0)?;
+    }
+    let store = named.store()?;
+    let options = CopyOptions {
+        dry_run: args.dry_run,
+        delete_after: args.delete_after.map(span).transpose()?,
+    };
+    let progress = Arc::new(Progress::default());
+    let started = Instant::now();
+    let watch = context.watch(&progress);
+    let report = copy(&repository, &*store, options, SystemClock.now(), &progress);
+    watch.finish();
+    let report = report.map_err(failed)?;
+    if !args.dry_run && report.findings.is_empty() {
+        let mut known = replicas::read(repository.state.path())?;
+        if let Some(one) = known.get_mut(&named.name) {
+            one.copied = Some(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            replicas::write(repository.state.path(), &known)?;
+        }
+    }
+    print(context, args, &report, &named.name, started);
+    let requests = (repository.store.requests(), store.requests());
+    let exit = if report.findings.is_empty() { Exit::Done } else { Exit::Findings };
+    context.output.summary(
+        exit,
+        &json!({
+            "replica": named.name, "place": store.location(), "dry_run": args.dry_run,
+            "objects": report.copied.objects, "bytes": report.copied.bytes,
+            "present": report.present.objects, "commits": report.commits,
+            "snapshots": report.snapshots, "young_tombstones": report.young_tombs,
+            "deleted": report.deleted.objects, "deleted_bytes": report.deleted.bytes,
+            "set_aside": report.set_aside, "extra_keys": report.extra_keys,
+            "findings": report.findings.len(), "seconds": started.elapsed().as_secs_f64(),
+            "requests_source": requests.0, "requests_replica": requests.1,
+        }),
+    );
+    if exit == Exit::Done {
+        return Ok(exit);
+    }
+    let what = format!("{} objects are damaged or missing", report.findings.len());
+    Err(CommandError::new(&replica::DAMAGED, what))
+}
+
+fn span(span: Span) -> Result<Duration, CommandError> {
+    let fixed = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| {
+        CommandError::new(&usage::ARGUMENT, "this span has no fixed length")
+            .because(&error)
+            .hint("count in weeks, days or hours: 52w, 90d, 72h")
+    })?;
+    Ok(fixed.unsigned_abs())
+}
+
+fn print(context: &Context, args: &CopyArgs, report: &CopyReport, name: &str, started: Instant) {
+    let output = &context.output;
+    for finding in &report.findings {
+        print_finding(context, finding);
+    }
+    for name in &report.set_aside {
+        output.warning(&format!(
+            "{name} was written by the old primary alone: it is kept below aside/ there"
+        ));
+    }
+    for name in &report.extra_keys {
+        output.warning(&format!(
+            "{name} was removed here and still opens the replica; delete it there"
+        ));
+    }
+    let verb = if args.dry_run { "Would copy" } else { "Copied" };
+    output.note(&format!(
+        "{verb} {} objects ({}), {} commits with {} snapshots to {name} in {}; {} objects were there",
+        report.copied.objects,
+        output.size(report.copied.bytes),
+        report.commits,
+        report.snapshots,
+        format_duration(started.elapsed()),
+        report.present.objects,
+    ));
+    if report.young_tombs > 0 {
+        output.note(&format!(
+            "{} tombstones wait for the grace time: what was just forgotten is still listed there",
+            report.young_tombs
+        ));
+    }
+    if report.deleted.objects > 0 {
+        let size = output.size(report.deleted.bytes);
+        output.note(&format!("Deleted there: {} objects ({size})", report.deleted.objects));
+    }
+}
+
+/// Prints one finding of a copy or a repair.
+pub fn print_finding(context: &Context, finding: &Finding) {
+    context.output.line(&format!("{}: {}", finding.object, finding.what));
+    context.output.item(&json!({
+        "object": finding.object, "problem": finding.problem, "what": finding.what,
+        "advice": finding.problem.advice(),
+    }));
+}
+
+/// The error of a command, by the kind of what failed.
+#[must_use]
+pub fn failed(error: ReplicaError) -> CommandError {
+    let kind = match &error {
+        ReplicaError::Repo(_) => {
+            let ReplicaError::Repo(error) = error else { unreachable!("it was matched above") };
+            return error.into();
+        }
+        ReplicaError::Store { .. } => &crate::cli::explain::store::IO,
+        ReplicaError::OtherRepository { .. } | ReplicaError::Occupied { .. } => &replica::OTHER,
+        ReplicaError::Ahead { .. } | ReplicaError::Diverged { .. } => &replica::AHEAD,
+        ReplicaError::Promoted { .. } => &replica::PROMOTED,
+        ReplicaError::NotReplica { .. } => &replica::NOT_REPLICA,
+        ReplicaError::SamePlace { .. } => &replica::SAME,
+        ReplicaError::Cancelled => &usage::INTERRUPTED,
+    };
+    CommandError::classify(&error, kind)
+}

@@ -1,0 +1,59 @@
+//! `holdfast promote`: makes a replica the primary.
+#![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::command::copy::failed;
+use crate::cli::context::Context;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::open_repository::{open, open_at, unlock};
+use crate::cli::replicas;
+use crate::replica::promote::promote;
+
+const AFTER_HELP: &str = "\
+Examples:
+  holdfast promote s3://acme-west/main     the primary is lost; nothing but the replica is needed
+  holdfast promote west                    by its name, while the primary can still be opened
+
+Afterwards use the replica as the repository on every host (-r, or the configuration). What the lost
+primary's writers commit there from now on counts nowhere.";
+
+/// Arguments of `promote`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct PromoteArgs {
+    /// The replica: a path or an address, or its name
+    #[arg(value_name = "REPLICA")]
+    pub replica: String,
+}
+
+/// Promotes.
+pub fn run(args: &PromoteArgs, context: &Context) -> Result<Exit, CommandError> {
+    let location = if args.replica.contains('/') {
+        context.location_named(&args.replica)?
+    } else {
+        let named = replicas::find(context, open(context)?.state.path(), &args.replica)?;
+        context.location_named(&named.place.to_string())?
+    };
+    let mut repository = open_at(context, &location.place, &location.s3, None)?;
+    let unlocked = unlock(context, &repository)?;
+    let done = promote(&mut repository, &unlocked).map_err(failed)?;
+    let output = &context.output;
+    let place = repository.store.location();
+    output.line(&format!("{place} is the primary now, of generation {}", done.generation));
+    for (actor, seq) in &done.fences {
+        output.note(&format!("  log {actor}: commits up to {seq} count"));
+    }
+    output.note(&format!("On every host: -r {place} from now on."));
+    let fences: Vec<_> =
+        done.fences.iter().map(|(id, seq)| json!({ "log": id.to_string(), "last": seq })).collect();
+    output.summary(
+        Exit::Done,
+        &json!({
+            "place": place, "generation": done.generation, "fences": fences,
+            "last_tombstone": done.fence_tomb,
+        }),
+    );
+    Ok(Exit::Done)
+}

@@ -1,0 +1,515 @@
+//! Copying a repository to another place: byte for byte, without a key, only what is missing there.
+//!
+//! # Invariants
+//! * The target is complete at every moment: tombstones and objects go before the commits that name
+//!   them, the commits of a log in their order, those of maintainers (who relocate) first.
+//! * What is moved was compared with its name; texts were checked as those of any repository.
+//! * A target that knows more than the source stops the copy: a rollback is not passed on.
+//! * Nothing at the target is overwritten. It is deleted only when asked, and then only what a
+//!   maintainer has declared deleted.
+//!
+//! A copy that is stopped anywhere goes on where it was: what the target lists is not moved again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::crypto::ids::{content_hash, object_id};
+use crate::format::commit::{Commit, ObjectName};
+use crate::format::limits;
+use crate::format::roster::Roster;
+use crate::format::tombstone::{Declaration, Tombstone};
+use crate::id::ObjectId;
+use crate::maintenance::finding::{Finding, Problem};
+use crate::maintenance::prune_plan::Amount;
+use crate::progress::Progress;
+use crate::replica::error::{ReplicaError, at};
+use crate::replica::target::Target;
+use crate::replica::transfer::{Job, Moved, transfer};
+use crate::repo::history::{CommitRecord, History};
+use crate::repo::open::{Repository, replica_mark};
+use crate::store::{Entry, Put, Store, StoreError};
+
+/// How a copy works.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CopyOptions {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Delete at the target what was deleted at the source so long ago.
+    pub delete_after: Option<Duration>,
+}
+
+/// What a copy did, or would do.
+#[derive(Debug, Default)]
+pub struct CopyReport {
+    /// Objects that were moved, commits and other texts not counted.
+    pub copied: Amount,
+    /// Objects that were there already.
+    pub present: Amount,
+    /// Commits that are new at the target.
+    pub commits: u64,
+    /// Of those, snapshots.
+    pub snapshots: u64,
+    /// Tombstones that are younger than the grace time, and wait.
+    pub young_tombs: u64,
+    /// Objects deleted at the target.
+    pub deleted: Amount,
+    /// Key files at the target that the source has not any more.
+    pub extra_keys: Vec<String>,
+    /// Texts of an earlier generation that were kept aside.
+    pub set_aside: Vec<String>,
+    /// What is damaged or missing, here or there.
+    pub findings: Vec<Finding>,
+}
+
+struct Copying<'a> {
+    source: &'a Repository,
+    history: &'a History,
+    target: Target<'a>,
+    options: CopyOptions,
+    now: SystemTime,
+    progress: &'a Progress,
+    report: CopyReport,
+}
+
+/// Copies the repository `source` to `target`, which is empty or an earlier copy.
+///
+/// # Errors
+/// The target cannot be a copy of the source, or a store fails. What is damaged is a finding of the
+/// report and no error: everything else is copied.
+pub fn copy(
+    source: &Repository,
+    target: &dyn Store,
+    options: CopyOptions,
+    now: SystemTime,
+    progress: &Progress,
+) -> Result<CopyReport, ReplicaError> {
+    let mut history = History::read(source)?;
+    let mut report = CopyReport::default();
+    for finding in std::mem::take(&mut history.findings) {
+        report.findings.push(Finding::new("log", Problem::Log, finding.to_string()));
+    }
+    let target = Target::read(source, &history, target)?;
+    let mut copying = Copying { source, history: &history, target, options, now, progress, report };
+    copying.texts()?;
+    copying.objects()?;
+    copying.delete()?;
+    if !options.dry_run && !copying.target.stored.contains_key("FORMAT") {
+        copying.put_text("FORMAT", format!("holdfast 1 {}\n", source.id).into_bytes())?;
+    }
+    Ok(copying.report)
+}
+
+impl Copying<'_> {
+    fn source_failed(&self) -> impl Fn(StoreError) -> ReplicaError + use<> {
+        at(&self.source.store.location())
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, ReplicaError> {
+        let bytes = self.source.store.get(name, limits::SIGNED_TEXT_BYTES_MAX);
+        bytes.map_err(at(&self.source.store.location()))
+    }
+
+    /// Puts a text that must have exactly these bytes.
+    fn put_text(&self, name: &str, bytes: Vec<u8>) -> Result<(), ReplicaError> {
+        let failed = at(&self.target.place);
+        if self.target.store.put(name, &bytes).map_err(&failed)? == Put::Created {
+            return Ok(());
+        }
+        let found = self.target.store.get(name, limits::SIGNED_TEXT_BYTES_MAX).map_err(&failed)?;
+        if found == bytes {
+            return Ok(());
+        }
+        let (place, object) = (self.target.place.clone(), name.to_owned());
+        Err(ReplicaError::Diverged { place, object })
+    }
+
+    /// Everything that is no object of a commit: rosters, keys, help, attestations, tombstones.
+    fn texts(&mut self) -> Result<(), ReplicaError> {
+        self.set_aside()?;
+        let generation = self.source.roster.generation.number;
+        let mark = replica_mark(generation);
+        if !self.options.dry_run && !self.target.stored.contains_key(&mark) {
+            let text = format!("replica of holdfast repository {}\n", self.source.id);
+            self.put_text(&mark, text.into_bytes())?;
+        }
+        self.rosters()?;
+        self.keys_and_help()?;
+        self.tombs()
+    }
+
+    /// Texts of the generation before a promotion: kept under another name, then removed.
+    fn set_aside(&mut self) -> Result<(), ReplicaError> {
+        for name in std::mem::take(&mut self.target.in_the_way) {
+            if !self.options.dry_run {
+                let failed = at(&self.target.place);
+                let bytes = self.target.store.get(&name, limits::SIGNED_TEXT_BYTES_MAX);
+                let bytes = bytes.map_err(&failed)?;
+                let digits: String = object_id(&bytes).to_string().chars().take(16).collect();
+                self.put_text(&format!("aside/{name}-{digits}"), bytes)?;
+                self.target.store.delete(&name).map_err(&failed)?;
+            }
+            self.target.stored.remove(&name);
+            self.report.set_aside.push(name);
+        }
+        Ok(())
+    }
+
+    fn rosters(&mut self) -> Result<(), ReplicaError> {
+        let mut before: Option<(Roster, ObjectId)> = None;
+        for seq in 1..=self.source.roster.seq {
+            let object = Roster::object_name(seq);
+            if self.target.stored.contains_key(&object) {
+                before = None; // Compared with the source's newest when the target was read.
+                continue;
+            }
+            let bytes = self.get(&object)?;
+            let refused = || crate::repo::error::RepoError::Chain { object: object.clone() };
+            let roster = Roster::open(&bytes, self.source.id).map_err(|_| refused())?;
+            let follows = |(last, hash): &(Roster, ObjectId)| last.is_followed_by(&roster, *hash);
+            if roster.seq != seq || before.as_ref().is_some_and(|before| !follows(before)) {
+                return Err(refused().into());
+            }
+            before = Some((roster, object_id(&bytes)));
+            if !self.options.dry_run {
+                self.put_text(&object, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keys_and_help(&mut self) -> Result<(), ReplicaError> {
+        let mut names: HashSet<String> = HashSet::new();
+        for folder in ["keys/", "recovery/", "attest/"] {
+            let list = self.source.store.list(folder, &mut |entry| {
+                names.insert(entry.name);
+            });
+            list.map_err(self.source_failed())?;
+        }
+        let extra = self.target.stored.keys().filter(|name| name.starts_with("keys/operator-"));
+        self.report.extra_keys = extra.filter(|name| !names.contains(*name)).cloned().collect();
+        self.report.extra_keys.sort_unstable();
+        names.insert("RECOVERY.md".to_owned());
+        for name in names {
+            if self.target.stored.contains_key(&name) {
+                continue;
+            }
+            let bytes = match self.source.store.get(&name, limits::SIGNED_TEXT_BYTES_MAX) {
+                Ok(bytes) => bytes,
+                Err(StoreError::NotFound { .. }) => {
+                    let what = "the source has not got it";
+                    self.report.findings.push(Finding::new(name, Problem::Missing, what));
+                    continue;
+                }
+                Err(error) => return Err(self.source_failed()(error)),
+            };
+            if !self.is_what_it_should(&name, &bytes) {
+                let what = "its bytes are not those that its name stands for";
+                self.report.findings.push(Finding::new(name, Problem::WrongName, what));
+            } else if !self.options.dry_run {
+                self.put_text(&name, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_what_it_should(&self, name: &str, bytes: &[u8]) -> bool {
+        let digits = match name.split_once('/') {
+            Some(("keys", file)) => file.trim_end_matches(".age").rsplit('-').next(),
+            Some(("attest", id)) => Some(id),
+            Some(("recovery", file)) => {
+                let known = self.source.roster.recovery.iter();
+                let mut known = known.filter(|recovery| recovery.name.as_str() == file);
+                return known.next().is_none_or(|known| known.hash == content_hash(bytes));
+            }
+            _ => return true,
+        };
+        digits.is_some_and(|digits| {
+            !digits.is_empty() && object_id(bytes).to_string().starts_with(digits)
+        })
+    }
+
+    /// The tombstones that are older than the grace time, up to the first that is not.
+    fn tombs(&mut self) -> Result<(), ReplicaError> {
+        let mut listed: Vec<Entry> = Vec::new();
+        let list = self.source.store.list("tomb/", &mut |entry| listed.push(entry));
+        list.map_err(self.source_failed())?;
+        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let head = self.history.tomb.map_or(0, |(seq, _)| seq);
+        let grace = Duration::from_secs(self.source.roster.grace_seconds);
+        for (seq, entry) in (1..=head).zip(listed) {
+            if self.target.stored.contains_key(&entry.name) {
+                continue;
+            }
+            if self.now.duration_since(entry.first_seen).is_ok_and(|age| age >= grace) {
+                let bytes = self.get(&entry.name)?;
+                if !self.options.dry_run {
+                    self.put_text(&entry.name, bytes)?;
+                }
+            } else {
+                self.report.young_tombs = head + 1 - seq;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits that the target lacks, or whose objects it lacks, in the order of their writing.
+    fn commits<'h>(source: &Repository, history: &'h History) -> Vec<&'h CommitRecord> {
+        let mut ordered = Vec::new();
+        for (actor, records) in &history.logs {
+            let is_writer = source.roster.maintainer(*actor).is_none();
+            let mut newest = SystemTime::UNIX_EPOCH;
+            for record in records {
+                newest = newest.max(record.first_seen);
+                ordered.push(((is_writer, newest, *actor, record.commit.seq), record));
+            }
+        }
+        ordered.sort_by_key(|(key, _)| *key);
+        ordered.into_iter().map(|(_, record)| record).collect()
+    }
+
+    fn objects(&mut self) -> Result<(), ReplicaError> {
+        let commits = Self::commits(self.source, self.history);
+        let mut missing: Vec<Vec<Job>> = Vec::with_capacity(commits.len());
+        let mut seen: HashSet<ObjectName> = HashSet::new();
+        for (tag, record) in commits.iter().enumerate() {
+            let puts = record.commit.puts.iter().filter(|put| seen.insert(put.name));
+            let mut jobs = Vec::new();
+            for put in puts {
+                match self.target.stored.get(&put.name.to_string()) {
+                    Some(entry) if entry.size == put.bytes => {
+                        self.report.present.objects += 1;
+                        self.report.present.bytes += put.bytes;
+                    }
+                    Some(entry) => {
+                        let what = format!(
+                            "at {} it has {} bytes, its commit says {}",
+                            self.target.place, entry.size, put.bytes
+                        );
+                        let name = put.name.to_string();
+                        self.report.findings.push(Finding::new(name, Problem::WrongSize, what));
+                    }
+                    None if self.history.deleted.contains(&put.name) => {}
+                    None => jobs.push(Job { name: put.name, bytes: put.bytes, tag }),
+                }
+            }
+            missing.push(jobs);
+        }
+        let total = missing.iter().flatten().map(|job| job.bytes);
+        Progress::add(&self.progress.bytes_total, total.sum());
+        let total = missing.iter().map(Vec::len).sum::<usize>() as u64;
+        Progress::add(&self.progress.items_total, total);
+        if self.options.dry_run {
+            return self.count_only(&commits, &missing);
+        }
+        let over = || self.progress.is_cancelled();
+        let (source, target) = (&*self.source.store, self.target.store);
+        let mut work = Work {
+            lost: Vec::new(),
+            copied: Amount::default(),
+            commits: 0,
+            snapshots: 0,
+            findings: Vec::new(),
+        };
+        let done = transfer(source, target, &over, |jobs, answers| {
+            self.move_all(&commits, missing, jobs, answers, &mut work)
+        });
+        self.report.copied = work.copied;
+        self.report.commits = work.commits;
+        self.report.snapshots = work.snapshots;
+        self.report.findings.append(&mut work.findings);
+        done?;
+        self.explain_lost(work.lost)
+    }
+
+    fn count_only(
+        &mut self,
+        commits: &[&CommitRecord],
+        missing: &[Vec<Job>],
+    ) -> Result<(), ReplicaError> {
+        for job in missing.iter().flatten() {
+            self.report.copied.objects += 1;
+            self.report.copied.bytes += job.bytes;
+        }
+        for record in commits {
+            let name = Commit::object_name(record.commit.writer, record.commit.seq);
+            if !self.target.stored.contains_key(&name) {
+                self.report.commits += 1;
+                self.report.snapshots += u64::from(record.commit.snapshot.is_some());
+            }
+        }
+        Ok(())
+    }
+
+    fn move_all(
+        &self,
+        commits: &[&CommitRecord],
+        missing: Vec<Vec<Job>>,
+        jobs: Sender<Job>,
+        answers: &Receiver<(Job, Moved)>,
+        work: &mut Work,
+    ) -> Result<(), ReplicaError> {
+        let mut open: HashMap<usize, usize> = HashMap::new();
+        let mut waiting: VecDeque<usize> = VecDeque::new();
+        for (tag, list) in missing.into_iter().enumerate() {
+            open.insert(tag, list.len());
+            waiting.push_back(tag);
+            for job in list {
+                // The queue is short: answers are taken while it is full.
+                let mut job = Some(job);
+                while let Some(next) = job.take() {
+                    crossbeam_channel::select! {
+                        send(jobs, next.clone()) -> sent => {
+                            if sent.is_err() {
+                                return Err(ReplicaError::Cancelled);
+                            }
+                        }
+                        recv(answers) -> answer => {
+                            job = Some(next);
+                            self.take(answer.map_err(|_| ReplicaError::Cancelled)?, &mut open, work)?;
+                        }
+                    }
+                }
+            }
+            self.put_ready(commits, &mut waiting, &open, work)?;
+        }
+        drop(jobs);
+        while !waiting.is_empty() {
+            self.put_ready(commits, &mut waiting, &open, work)?;
+            if waiting.is_empty() {
+                break;
+            }
+            let answer = answers.recv().map_err(|_| ReplicaError::Cancelled)?;
+            self.take(answer, &mut open, work)?;
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        (job, moved): (Job, Moved),
+        open: &mut HashMap<usize, usize>,
+        work: &mut Work,
+    ) -> Result<(), ReplicaError> {
+        let damaged = |problem, what: String| Finding::new(job.name.to_string(), problem, what);
+        match moved {
+            Moved::Done => {
+                work.copied.objects += 1;
+                work.copied.bytes += job.bytes;
+                Progress::add(&self.progress.stored_bytes, job.bytes);
+            }
+            Moved::Missing => work.lost.push(job.name),
+            Moved::Damaged(what) => {
+                work.findings.push(damaged(Problem::WrongName, what.to_owned()));
+            }
+            Moved::Occupied => {
+                let what = format!("at {} it has another length", self.target.place);
+                work.findings.push(damaged(Problem::WrongSize, what));
+            }
+            Moved::SourceFailed(error) => return Err(self.source_failed()(error)),
+            Moved::TargetFailed(error) => return Err(at(&self.target.place)(error)),
+            Moved::Dropped => return Err(ReplicaError::Cancelled),
+        }
+        Progress::add(&self.progress.items_done, 1);
+        Progress::add(&self.progress.bytes_done, job.bytes);
+        if let Some(left) = open.get_mut(&job.tag) {
+            *left -= 1;
+        }
+        Ok(())
+    }
+
+    /// Puts the commits whose objects are all there, in their order.
+    fn put_ready(
+        &self,
+        commits: &[&CommitRecord],
+        waiting: &mut VecDeque<usize>,
+        open: &HashMap<usize, usize>,
+        work: &mut Work,
+    ) -> Result<(), ReplicaError> {
+        while let Some(tag) = waiting.pop_front_if(|tag| open.get(tag) == Some(&0)) {
+            if self.progress.is_cancelled() {
+                return Err(ReplicaError::Cancelled);
+            }
+            let record = commits[tag];
+            let name = Commit::object_name(record.commit.writer, record.commit.seq);
+            if self.target.stored.contains_key(&name) {
+                continue;
+            }
+            let bytes = self.get(&name)?;
+            if object_id(&bytes) != record.hash {
+                return Err(crate::repo::error::RepoError::Chain { object: name }.into());
+            }
+            self.put_text(&name, bytes)?;
+            work.commits += 1;
+            work.snapshots += u64::from(record.commit.snapshot.is_some());
+        }
+        Ok(())
+    }
+
+    /// What the source has not got any more: pruned meanwhile, or lost.
+    fn explain_lost(&mut self, lost: Vec<ObjectName>) -> Result<(), ReplicaError> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let newest = History::read(self.source)?;
+        let grace = Duration::from_secs(self.source.roster.grace_seconds);
+        let is_old = |seen: &SystemTime| self.now.duration_since(*seen).is_ok_and(|a| a >= grace);
+        for name in lost {
+            let is_pruned =
+                newest.deleted.contains(&name) || newest.intents.get(&name).is_some_and(is_old);
+            if !is_pruned {
+                let what = "the source has not got it";
+                self.report.findings.push(Finding::new(name.to_string(), Problem::Missing, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes at the target what a maintainer declared deleted, in a tombstone that the target has
+    /// had for as long as asked.
+    fn delete(&mut self) -> Result<(), ReplicaError> {
+        let Some(after) = self.options.delete_after else { return Ok(()) };
+        let tombs = self.target.stored.values().filter(|entry| entry.name.starts_with("tomb/"));
+        let is_due = |entry: &&Entry| {
+            self.now.duration_since(entry.first_seen).is_ok_and(|age| age >= after)
+        };
+        let mut doomed: HashSet<ObjectName> = HashSet::new();
+        for entry in tombs.filter(is_due) {
+            let bytes = self.get(&entry.name)?;
+            let text = crate::format::signed_text::SignedText::split(&bytes);
+            let maintainer = text.ok().and_then(|text| Tombstone::claimed_maintainer(&text));
+            let maintainer = maintainer.and_then(|id| self.source.roster.maintainer(id));
+            let Some(maintainer) = maintainer else { continue };
+            let Ok(tomb) = Tombstone::open(&bytes, &maintainer.key, self.source.id) else {
+                continue;
+            };
+            doomed.extend(tomb.declarations.iter().filter_map(|declaration| match declaration {
+                Declaration::Done(name) => Some(*name),
+                _ => None,
+            }));
+        }
+        // Only what the whole history of the source says is gone: a later text may have outweighed it.
+        doomed.retain(|name| self.history.deleted.contains(name));
+        for name in doomed {
+            let object = name.to_string();
+            let Some(entry) = self.target.stored.get(&object) else { continue };
+            if !self.options.dry_run {
+                self.target.store.delete(&object).map_err(at(&self.target.place))?;
+            }
+            self.report.deleted.objects += 1;
+            self.report.deleted.bytes += entry.size;
+        }
+        Ok(())
+    }
+}
+
+/// What the transfer has done so far.
+struct Work {
+    lost: Vec<ObjectName>,
+    copied: Amount,
+    commits: u64,
+    snapshots: u64,
+    findings: Vec<Finding>,
+}
