@@ -6,45 +6,69 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cli::error::CommandError;
 use crate::cli::place::Place;
 use crate::repo::error::RepoError;
 use crate::repo::state::write_private;
+use crate::store::Store;
 use crate::store::address::S3Address;
 
 const FILE: &str = "addresses.json";
 
-/// What is known of the bucket that `address` names.
+/// What this host knows of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    url: String,
+    /// Whether the service keeps conditions, once that was tried.
+    keeps_conditions: Option<bool>,
+}
+
+/// The address by which the bucket was reached last.
 ///
 /// # Errors
 /// `HF-USE-011` for a file that cannot be read.
 pub fn find(states: &Path, address: &S3Address) -> Result<Option<S3Address>, CommandError> {
-    let known = read(states)?;
     // An address that comes from a file of this host is parsed like any other.
-    Ok(known.get(&address.place()).and_then(|text| text.parse().ok()))
+    Ok(read(states)?.get(&address.place()).and_then(|known| known.url.parse().ok()))
 }
 
-/// Remembers how the place is reached.
+/// Whether the service there keeps conditions, where that is known.
+///
+/// # Errors
+/// `HF-USE-011` for a file that cannot be read.
+pub fn keeps_conditions(states: &Path, place: &Place) -> Result<Option<bool>, CommandError> {
+    let Place::S3(address) = place else { return Ok(None) };
+    Ok(read(states)?.get(&address.place()).and_then(|known| known.keeps_conditions))
+}
+
+/// Remembers how the place is reached, and what its store has found out.
 ///
 /// # Errors
 /// `HF-USE-011`.
-pub fn remember(states: &Path, place: &Place) -> Result<(), CommandError> {
+pub fn remember(states: &Path, place: &Place, store: &dyn Store) -> Result<(), CommandError> {
     let Place::S3(address) = place else { return Ok(()) };
-    let mut known = read(states)?;
-    if known.insert(address.place(), address.to_string()) == Some(address.to_string()) {
+    let mut all = read(states)?;
+    let before = all.get(&address.place()).filter(|known| known.url == address.to_string());
+    let keeps_conditions =
+        store.keeps_conditions().or_else(|| before.and_then(|known| known.keeps_conditions));
+    let known = Known { url: address.to_string(), keeps_conditions };
+    if before == Some(&known) {
         return Ok(());
     }
-    let text = serde_json::to_vec_pretty(&known).expect("writing JSON to memory cannot fail");
+    all.insert(address.place(), known);
+    let text = serde_json::to_vec_pretty(&all).expect("writing JSON to memory cannot fail");
     Ok(write_private(&states.join(FILE), &text)?)
 }
 
-fn read(states: &Path) -> Result<BTreeMap<String, String>, CommandError> {
+fn read(states: &Path) -> Result<BTreeMap<String, Known>, CommandError> {
     let path = states.join(FILE);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(source) => return Err(RepoError::State { action: "read", path, source }.into()),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|_| RepoError::StateContent { path, what: "what this program wrote" }.into())
+    let what = "what this program wrote";
+    serde_json::from_slice(&bytes).map_err(|_| RepoError::StateContent { path, what }.into())
 }

@@ -50,10 +50,14 @@ pub fn open_at(
     s3: &S3Args,
     pinned: Option<RepositoryId>,
 ) -> Result<Repository, CommandError> {
-    let store = open_store(place, s3)?;
     let states = context.state_dir()?;
+    let s3 = S3Args {
+        keeps_conditions: known_addresses::keeps_conditions(&states, place)?,
+        ..s3.clone()
+    };
+    let store = open_store(place, &s3)?;
     let repository = Repository::open(store, &states, pinned)?;
-    known_addresses::remember(&states, place)?;
+    known_addresses::remember(&states, place, &*repository.store)?;
     Ok(repository)
 }
 

@@ -92,6 +92,9 @@ pub struct S3Args {
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     #[arg(hide_short_help = true)]
     pub limit_download: Option<u64>,
+    /// What is known of the service from before.
+    #[arg(skip)]
+    pub keeps_conditions: Option<bool>,
 }
 
 impl S3Args {
@@ -105,6 +108,7 @@ impl S3Args {
             path_style: self.path_style.or(table.path_style),
             limit_upload: self.limit_upload.or(table.limit_upload),
             limit_download: self.limit_download.or(table.limit_download),
+            keeps_conditions: self.keeps_conditions,
         }
     }
 
@@ -149,6 +153,7 @@ fn open_s3(address: &S3Address, args: &S3Args) -> Result<Arc<dyn Store>, Command
     let options = S3Options {
         limit_upload: args.limit_upload,
         limit_download: args.limit_download,
+        conditional_put: args.keeps_conditions,
         ..S3Options::default()
     };
     Ok(Arc::new(S3Store::open(address, options)?))

@@ -1,7 +1,7 @@
 //! Chunks in, packs out: deduplicates, gathers new chunks into frames, compresses, seals, stores.
 //!
 //! Chunk → frame happens in the caller's thread and in its order; frames are compressed by the
-//! workers, put in order again and sealed by one thread, stored by another. A frame counts only
+//! workers, put in order again and sealed by one thread, stored by others (one where the store is a disk). A frame counts only
 //! after it was decoded and compared (zstd had bugs: restic#4523). Where a chunk ends up is known
 //! when its frame is sealed: until then it is *pending* under its frame's number.
 //! Memory: two packs, one tree pack, and a few frames for each worker.
@@ -30,6 +30,9 @@ use crate::store::{Put, Store, StoreError};
 const FRAME_BYTES: u64 = 1024 * 1024;
 /// …or this part of a pack, so that one which does not compress fits into a small pack.
 const FRAMES_PER_PACK: u64 = 4;
+
+/// Packs on their way to the store at once: each is held in memory.
+const UPLOADS_MAX: usize = 3;
 
 /// Plain bytes at which a frame is closed, in a repository of packs of that size.
 #[must_use]
@@ -153,10 +156,14 @@ impl ChunkWriter {
             spare,
             builder: None,
         };
-        let threads = vec![
-            std::thread::spawn(move || sealing.run(&frame_results)),
-            std::thread::spawn(move || store_packs(&*store, &sealed, &event_sender, &spare_sender)),
-        ];
+        let mut threads = vec![std::thread::spawn(move || sealing.run(&frame_results))];
+        for _ in 0..store.upload_slots().clamp(1, UPLOADS_MAX) {
+            let (store, sealed) = (Arc::clone(&store), sealed.clone());
+            let (events, spare) = (event_sender.clone(), spare_sender.clone());
+            threads
+                .push(std::thread::spawn(move || store_packs(&*store, &sealed, &events, &spare)));
+        }
+        drop((event_sender, spare_sender, sealed));
         Ok(Self {
             settings,
             keys,
@@ -482,8 +489,15 @@ fn store_packs(
     events: &Sender<Event>,
     spare: &Sender<Vec<u8>>,
 ) {
-    for SealedPack { object, entry } in packs {
-        let event = match store.put(&ObjectName::Data(entry.name).to_string(), &object) {
+    let is_far = store.upload_slots() > 1;
+    for SealedPack { mut object, entry } in packs {
+        let name = ObjectName::Data(entry.name).to_string();
+        let put = if is_far {
+            store.put_owned(&name, std::mem::take(&mut object))
+        } else {
+            store.put(&name, &object)
+        };
+        let event = match put {
             Ok(put) => Event::Stored { pack: Box::new(entry), created: put == Put::Created },
             Err(error) => Event::Failed(error.into()),
         };

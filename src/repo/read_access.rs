@@ -152,6 +152,12 @@ impl ReadAccess {
         &self.store
     }
 
+    /// Reads at once that pay off.
+    #[must_use]
+    pub fn read_slots(&self) -> usize {
+        self.store.read_slots()
+    }
+
     /// The repository that is read.
     #[must_use]
     pub fn repository(&self) -> &RepositoryId {

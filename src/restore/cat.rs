@@ -68,7 +68,7 @@ fn cat_node(
         Progress::add(&progress.bytes_done, data.bytes.len() as u64);
         filler.write(out, &data.bytes).map_err(RestoreError::Output)
     };
-    read_ahead(access, threads_of(threads), |ahead| {
+    read_ahead(access, threads_of(threads, access), |ahead| {
         ahead.content(&node.content, node.stored_bytes(), &mut take)?;
         ahead.take_all(&mut take)
     })?;

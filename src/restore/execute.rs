@@ -110,7 +110,7 @@ pub fn restore(
     let shared = Shared::new(access, target, progress);
     let (jobs, queue) = unbounded();
     let report = std::thread::scope(|scope| {
-        for _ in 0..threads_of(options.threads) {
+        for _ in 0..threads_of(options.threads, access) {
             let (queue, shared) = (queue.clone(), &shared);
             scope.spawn(move || shared.work(&queue));
         }
@@ -127,10 +127,17 @@ pub fn restore(
     })
 }
 
+/// Most threads that read from a store far away: each holds a few megabytes.
+const READERS_MAX: usize = 12;
+
 /// The number of threads that 0 stands for.
-pub(super) fn threads_of(asked: usize) -> usize {
+pub(super) fn threads_of(asked: usize, access: &ReadAccess) -> usize {
     match asked {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        // Where the way is long, threads wait more than they work.
+        0 => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            cores.max(access.read_slots().min(READERS_MAX))
+        }
         given => given,
     }
 }

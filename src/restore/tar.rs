@@ -58,7 +58,7 @@ pub fn write_tar(
         progress,
         report: RestoreReport::default(),
     };
-    read_ahead(access, threads_of(threads), |ahead| {
+    read_ahead(access, threads_of(threads, access), |ahead| {
         for entry in entries {
             if progress.is_cancelled() {
                 return Err(RestoreError::Cancelled);

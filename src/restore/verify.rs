@@ -56,7 +56,7 @@ pub fn verify(
     let mut contents = LinkContents::new(access);
     let (jobs, queue) = bounded::<(Vec<u8>, Node)>(256);
     std::thread::scope(|scope| {
-        for _ in 0..threads_of(threads) {
+        for _ in 0..threads_of(threads, access) {
             let (queue, good, bad) = (queue.clone(), &good, &bad);
             let mut chunks = access.reader()?;
             scope.spawn(move || {

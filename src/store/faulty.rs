@@ -220,6 +220,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.distrust(name)
     }
 
+    fn keeps_conditions(&self) -> Option<bool> {
+        self.inner.keeps_conditions()
+    }
+
     fn can_lock(&self) -> bool {
         self.inner.can_lock()
     }

@@ -187,6 +187,11 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// Whether objects are created only if absent, atomically; nothing where that is not known yet.
+    fn keeps_conditions(&self) -> Option<bool> {
+        None
+    }
+
     /// Whether objects can be locked against deletion for a time.
     fn can_lock(&self) -> bool {
         false
@@ -265,6 +270,10 @@ macro_rules! store_behind_pointer {
 
             fn distrust(&self, name: &str) -> bool {
                 (**self).distrust(name)
+            }
+
+            fn keeps_conditions(&self) -> Option<bool> {
+                (**self).keeps_conditions()
             }
 
             fn can_lock(&self) -> bool {

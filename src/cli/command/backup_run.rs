@@ -17,6 +17,7 @@ use crate::cli::config::SourceKind;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{source, usage};
+use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
 use crate::clock::SystemClock;
@@ -28,6 +29,7 @@ use crate::source::command::CommandStream;
 use crate::source::error::SourceError;
 use crate::source::files::exclude::{ExcludeOptions, ExcludePattern, ExcludeRules, LetterCase};
 use crate::source::stream::ReaderStream;
+use crate::store::requests::RequestCounts;
 use crate::units::format_duration;
 
 const LEVEL_DEFAULT: i32 = 3;
@@ -63,6 +65,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         init_with_generated_key(context)?;
     }
     let repository = open(context)?;
+    let store = Arc::clone(&repository.store);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = SessionOptions { threads, level: level(context) };
     let started = Instant::now();
@@ -80,7 +83,9 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         context.output.warning(&format!("{path} does not exist and is missing ({id})"));
     }
     summary.is_partial |= !missing.is_empty();
-    report(&summary, &label, started.elapsed(), &context.output);
+    let place = context.location()?.place;
+    known_addresses::remember(&context.state_dir()?, &place, &*store)?;
+    report(&summary, &label, started.elapsed(), store.requests(), &context.output);
     Ok(if summary.is_partial { Exit::Partial } else { Exit::Done })
 }
 
@@ -294,6 +299,7 @@ fn report(
     summary: &BackupSummary,
     label: &SnapshotLabel,
     elapsed: std::time::Duration,
+    requests: Option<RequestCounts>,
     output: &Output,
 ) {
     let s = &summary.statistics;
@@ -322,13 +328,29 @@ fn report(
         let part = if summary.is_partial { ", with items missing" } else { "" };
         output.note(&format!("Snapshot {} of {} saved{part}", &id[..8], label.source));
     }
+    report_requests(requests, output);
     let exit = if summary.is_partial { Exit::Partial } else { Exit::Done };
     output.summary(
         exit,
         &json!({
             "snapshot": id, "source": label.source, "host": label.host, "tags": label.tags,
             "time": label.time.to_string(), "seconds": elapsed.as_secs_f64(),
-            "partial": summary.is_partial, "statistics": s,
+            "partial": summary.is_partial, "statistics": s, "requests": requests,
         }),
     );
+}
+
+/// What the store's owner will be billed for.
+fn report_requests(requests: Option<RequestCounts>, output: &Output) {
+    let Some(requests) = requests else { return };
+    output.note(&format!(
+        "Requests: {} ({} put, {} get, {} list, {} head), {} sent, {} received",
+        requests.total(),
+        requests.puts,
+        requests.gets,
+        requests.lists,
+        requests.heads,
+        output.size(requests.bytes_up),
+        output.size(requests.bytes_down),
+    ));
 }

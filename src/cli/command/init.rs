@@ -176,7 +176,7 @@ fn create_at(
     let store = open_store(&location.place, &location.s3)?;
     let states = context.state_dir()?;
     let id = create_with(&store, &states, options, keys)?;
-    known_addresses::remember(&states, &location.place)?;
+    known_addresses::remember(&states, &location.place, &*store)?;
     Ok((id, store.location()))
 }
 

@@ -93,7 +93,11 @@ impl Fault {
             SdkError::ResponseError(answer) => {
                 let words = format!("the answer makes no sense: {}", causes(error));
                 let fault = Self::of_answer(answer.raw(), None, None);
-                if fault.kind == FaultKind::Other { Self::new(FaultKind::Failed, words) } else { fault }
+                if fault.kind == FaultKind::Other {
+                    Self::new(FaultKind::Failed, words)
+                } else {
+                    fault
+                }
             }
             SdkError::TimeoutError(_) => Self::new(FaultKind::NoAnswer, causes(error)),
             SdkError::DispatchFailure(failure) => {
@@ -124,7 +128,9 @@ impl Fault {
         let words = match kind {
             FaultKind::Skewed => skew_words(answer),
             FaultKind::Expired => {
-                format!("the credentials have expired ({status} {code}): renew them, and run it again")
+                format!(
+                    "the credentials have expired ({status} {code}): renew them, and run it again"
+                )
             }
             FaultKind::NoBucket => "there is no such bucket: make it first".to_owned(),
             _ => plain_words(status, code, message, answer.headers().get("x-amz-bucket-region")),
@@ -168,17 +174,31 @@ fn kind_of(status: u16, code: &str) -> FaultKind {
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => {
             return FaultKind::Expired;
         }
-        "SlowDown" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded"
-        | "TooManyRequests" | "BandwidthLimitExceeded" | "RequestThrottled" => {
+        "SlowDown"
+        | "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "TooManyRequests"
+        | "BandwidthLimitExceeded"
+        | "RequestThrottled" => {
             return FaultKind::Slow;
         }
         // Damaged or cut off on the way: the service did not take it.
-        "RequestTimeout" | "BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch"
-        | "XAmzContentChecksumMismatch" | "InternalError" | "ServiceUnavailable" => {
+        "RequestTimeout"
+        | "BadDigest"
+        | "IncompleteBody"
+        | "XAmzContentSHA256Mismatch"
+        | "XAmzContentChecksumMismatch"
+        | "InternalError"
+        | "ServiceUnavailable" => {
             return FaultKind::Failed;
         }
-        "QuotaExceeded" | "InsufficientStorage" | "InsufficientCapacity" | "XMinioStorageFull"
-        | "XMinioAdminBucketQuotaExceeded" | "StorageLimitExceeded" => return FaultKind::Full,
+        "QuotaExceeded"
+        | "InsufficientStorage"
+        | "InsufficientCapacity"
+        | "XMinioStorageFull"
+        | "XMinioAdminBucketQuotaExceeded"
+        | "StorageLimitExceeded" => return FaultKind::Full,
         "NotImplemented" => return FaultKind::Unsupported,
         _ => {}
     }

@@ -51,7 +51,9 @@ impl Connection {
         let years = rule.and_then(|rule| rule.years()).map(|years| years.saturating_mul(365));
         let days = rule.and_then(|rule| rule.days()).or(years);
         Ok(BucketLock {
-            is_enabled: configuration.object_lock_enabled().is_some_and(|on| on.as_str() == "Enabled"),
+            is_enabled: configuration
+                .object_lock_enabled()
+                .is_some_and(|on| on.as_str() == "Enabled"),
             default_mode: rule.and_then(|rule| rule.mode()).map(|mode| mode.as_str().to_owned()),
             default_days: days.and_then(|days| u32::try_from(days).ok()),
         })

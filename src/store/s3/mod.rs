@@ -64,7 +64,7 @@ pub struct S3Store {
 impl S3Store {
     /// Gets ready to talk to a service; nothing is asked of it yet.
     pub fn open(address: &S3Address, options: S3Options) -> Result<Self, StoreError> {
-        let location = address.to_string();
+        let location = S3Address { profile: None, ..address.clone() }.to_string();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("holdfast-s3")
@@ -117,7 +117,8 @@ impl S3Store {
         if let Some(known) = self.conditions.get() {
             return Ok(*known);
         }
-        let _one = self.finding_conditions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one =
+            self.finding_conditions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(known) = self.conditions.get() {
             return Ok(*known);
         }
@@ -133,13 +134,14 @@ impl S3Store {
     }
 
     /// Creates an object under any name, also one that stores keep for themselves.
-    fn put_any(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+    fn put_any(&self, name: &str, bytes: impl Into<Bytes>) -> Result<Put, StoreError> {
+        let bytes = bytes.into();
         let conditions = self.conditions()?;
-        let units = bytes.len().div_ceil(UPLOAD_UNIT_BYTES).min(UPLOAD_BYTES_MAX / UPLOAD_UNIT_BYTES);
+        let units =
+            bytes.len().div_ceil(UPLOAD_UNIT_BYTES).min(UPLOAD_BYTES_MAX / UPLOAD_UNIT_BYTES);
         let put = async {
             // The semaphore is never closed.
             let _room = self.uploads.acquire_many(units as u32).await.ok();
-            let bytes = Bytes::copy_from_slice(bytes);
             self.connection.create(&self.key(name), bytes, conditions).await
         };
         self.wait(put).map_err(|fault| self.failure("write", name, fault))
@@ -156,11 +158,7 @@ impl S3Store {
         }
     }
 
-    fn list_any(
-        &self,
-        prefix: &str,
-        mut visit: impl FnMut(Entry),
-    ) -> Result<(), StoreError> {
+    fn list_any(&self, prefix: &str, mut visit: impl FnMut(Entry)) -> Result<(), StoreError> {
         let full = self.key(prefix);
         let mut token = None;
         loop {
@@ -199,6 +197,11 @@ impl Store for S3Store {
 
     /// Where the service ignores conditions, the store looks before it puts: that is not atomic.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+        check_object_name(name)?;
+        self.put_any(name, Bytes::copy_from_slice(bytes))
+    }
+
+    fn put_owned(&self, name: &str, bytes: Vec<u8>) -> Result<Put, StoreError> {
         check_object_name(name)?;
         self.put_any(name, bytes)
     }
@@ -259,6 +262,10 @@ impl Store for S3Store {
 
     fn requests(&self) -> Option<RequestCounts> {
         Some(self.connection.counters.snapshot())
+    }
+
+    fn keeps_conditions(&self) -> Option<bool> {
+        self.conditions.get().map(|found| *found == Conditions::Kept)
     }
 
     fn can_lock(&self) -> bool {

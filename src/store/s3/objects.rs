@@ -258,7 +258,8 @@ impl Connection {
             let send = async { request.send().await.map_err(|error| Fault::of(&error)) };
             let answer = self.within(0, send).await?;
             let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
-            let size = size.ok_or_else(|| Fault::new(FaultKind::Failed, "no length in an answer"))?;
+            let size =
+                size.ok_or_else(|| Fault::new(FaultKind::Failed, "no length in an answer"))?;
             let modified = whole_seconds(answer.last_modified())?;
             let until = answer.object_lock_retain_until_date();
             Ok(Head {
@@ -266,7 +267,9 @@ impl Connection {
                 modified,
                 version: answer.version_id().map(str::to_owned),
                 locked_until: until.map(|until| whole_seconds(Some(until))).transpose()?,
-                is_held: answer.object_lock_legal_hold_status().is_some_and(|held| held.as_str() == "ON"),
+                is_held: answer
+                    .object_lock_legal_hold_status()
+                    .is_some_and(|held| held.as_str() == "ON"),
             })
         })
         .await
@@ -365,7 +368,8 @@ fn parse_content_range(text: &str) -> Option<(u64, u64, u64)> {
 
 fn whole_seconds(time: Option<&DateTime>) -> Result<SystemTime, Fault> {
     let seconds = time.and_then(|time| u64::try_from(time.secs()).ok());
-    let time = seconds.and_then(|secs| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(secs)));
+    let time =
+        seconds.and_then(|secs| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(secs)));
     time.ok_or_else(|| Fault::new(FaultKind::Failed, "an answer without the object's time"))
 }
 
@@ -376,7 +380,9 @@ mod tests {
     #[test]
     fn content_ranges() {
         assert_eq!(parse_content_range("bytes 0-9/100"), Some((0, 9, 100)));
-        for bad in ["bytes */100", "bytes 5-4/100", "bytes 0-100/100", "items 0-9/100", "", "bytes 0-9/*"] {
+        for bad in
+            ["bytes */100", "bytes 5-4/100", "bytes 0-100/100", "items 0-9/100", "", "bytes 0-9/*"]
+        {
             assert_eq!(parse_content_range(bad), None, "{bad:?}");
         }
     }

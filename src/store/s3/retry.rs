@@ -107,9 +107,8 @@ mod tests {
     fn waits_double_up_to_an_end() {
         let patience = Patience::default();
         let fault = Fault::new(FaultKind::Failed, "x");
-        let wait = |made, elapsed| {
-            Attempts { patience: &patience, made }.wait(&fault, elapsed, 1.0, true)
-        };
+        let wait =
+            |made, elapsed| Attempts { patience: &patience, made }.wait(&fault, elapsed, 1.0, true);
         let zero = Duration::ZERO;
         assert_eq!(wait(1, zero), Some(patience.delay));
         assert_eq!(wait(3, zero), Some(patience.delay * 4));
