@@ -24,6 +24,7 @@ mod moved_clock;
 mod program;
 mod prune;
 mod replica;
+mod replica_cli;
 mod roles;
 mod sink;
 mod spec;

@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_well_formed() {
-        let groups = ["USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "CHECK", "PRUNE", "TRUST"];
+        let groups =
+            ["USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "CHECK", "PRUNE", "TRUST", "REPLICA"];
         let mut seen = BTreeSet::new();
         for entry in all() {
             assert!(seen.insert(entry.id), "{} twice", entry.id);
