@@ -308,6 +308,7 @@ impl WriteSession {
         if is_taken {
             return Err(RepoError::DuplicateWriter { object, writer: self.keys.id });
         }
+        self.repository.texts.keep_own(&object, &signed);
         let head = (seq, object_id(&signed));
         self.repository.see(|witness| {
             witness.logs.insert(self.keys.id.to_string(), head);
