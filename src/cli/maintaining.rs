@@ -10,7 +10,6 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{check, key, prune, repository as place, usage};
 use crate::cli::open_repository::{open, open_store, unlock, unlock_unasked};
-use crate::cli::reading::read_access;
 use crate::cli::selector::Candidate;
 use crate::crypto::ids::DomainKeys;
 use crate::crypto::recipient::Identity;
@@ -21,6 +20,7 @@ use crate::maintenance::forget::Labelled;
 use crate::repo::history::History;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
+use crate::repo::reading::read_access;
 use crate::repo::unlock::{Unlocked, maintainer_keys};
 use crate::store::local::LocalStore;
 

@@ -16,6 +16,7 @@ pub mod pack_map;
 pub mod pack_reader;
 pub mod pack_scan;
 pub mod read_access;
+pub mod reading;
 pub mod roles;
 pub mod session;
 pub mod snapshot_path;
