@@ -134,7 +134,10 @@ impl Catalog {
                 is_new
             }
             Err(error) => {
-                self.report(format!("the list of snapshots cannot be read: {}", with_causes(&error)));
+                self.report(format!(
+                    "the list of snapshots cannot be read: {}",
+                    with_causes(&error)
+                ));
                 false
             }
         }
@@ -186,7 +189,8 @@ impl Catalog {
             let state = self.state();
             history.live().filter(|record| !state.known.contains_key(&record.name)).collect()
         };
-        let read: Vec<_> = unknown.par_iter().map(|record| (record.name, self.label(record))).collect();
+        let read: Vec<_> =
+            unknown.par_iter().map(|record| (record.name, self.label(record))).collect();
         let puts = history.logs.values().flatten().flat_map(|record| &record.commit.puts);
         let there = puts.filter(|put| !history.deleted.contains(&put.name));
         let stored_bytes = there.fold(0, |sum: u64, put| sum.saturating_add(put.bytes));

@@ -97,7 +97,8 @@ impl FileSystem {
             let path = join_paths(&dir, name);
             let is_root = tree.nested.iter().any(|(nested, _)| *nested == path);
             let key = EntryKey { dir: dir.clone(), name: name.to_vec() };
-            let is_in_tree = || self.trees.find(&tree.root, &key).is_ok_and(|found| found.is_some());
+            let is_in_tree =
+                || self.trees.find(&tree.root, &key).is_ok_and(|found| found.is_some());
             if is_root || !is_in_tree() {
                 more.push((name.to_vec(), self.lookup(shown, name)?));
             }

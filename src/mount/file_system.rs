@@ -187,7 +187,9 @@ impl FileSystem {
                 self.catalog.refresh(&self.frames);
                 let name = std::str::from_utf8(name).map_err(|_| VfsError::NotFound)?;
                 let is_there = self.catalog.sources().contains_key(name);
-                is_there.then(|| self.number_of(Above::Source(name.to_owned()))).ok_or(VfsError::NotFound)
+                is_there
+                    .then(|| self.number_of(Above::Source(name.to_owned())))
+                    .ok_or(VfsError::NotFound)
             }
             Above::Source(source) => {
                 self.catalog.refresh(&self.frames);
@@ -391,7 +393,8 @@ impl FileSystem {
         out: &mut Vec<u8>,
     ) -> Result<(), VfsError> {
         let files = self.open_files.load(Relaxed).max(1) as u64;
-        let window = (self.options.cache_bytes / 4 / files).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        let window =
+            (self.options.cache_bytes / 4 / files).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         let sources =
             Sources { frames: &self.frames, prefetch: &self.prefetch, window_max: window };
         let begin = out.len();

@@ -126,12 +126,7 @@ impl Layout {
         }
     }
 
-    fn resolve(
-        &self,
-        frames: &Frames,
-        source: Source,
-        start: u64,
-    ) -> Result<Spans, TreeReadError> {
+    fn resolve(&self, frames: &Frames, source: Source, start: u64) -> Result<Spans, TreeReadError> {
         let access = frames.access();
         let list;
         let runs = match source {

@@ -77,7 +77,10 @@ mod tests {
         cache.keep('b', 2, 4);
         assert_eq!(cache.find(&'a'), Some(1));
         cache.keep('c', 3, 4);
-        assert_eq!((cache.find(&'a'), cache.find(&'b'), cache.find(&'c')), (Some(1), None, Some(3)));
+        assert_eq!(
+            (cache.find(&'a'), cache.find(&'b'), cache.find(&'c')),
+            (Some(1), None, Some(3))
+        );
         cache.keep('c', 4, 6);
         assert_eq!((cache.find(&'a'), cache.find(&'c')), (Some(1), Some(4)));
         cache.remove(&'a');

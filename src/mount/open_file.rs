@@ -180,9 +180,8 @@ impl OpenFile {
             let spans = self.layout().spans(sources.frames, at)?;
             let mut batch: Option<(Batch, u64)> = None;
             for span in spans.within(at, to) {
-                let fits = |(batch, bytes): &(Batch, u64)| {
-                    batch.pack == span.pack && *bytes < BATCH_BYTES
-                };
+                let fits =
+                    |(batch, bytes): &(Batch, u64)| batch.pack == span.pack && *bytes < BATCH_BYTES;
                 if batch.as_ref().is_some_and(|batch| !fits(batch))
                     && let Some((full, _)) = batch.take()
                     && !sources.prefetch.push(full)

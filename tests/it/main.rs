@@ -20,6 +20,8 @@ mod keys;
 mod kill;
 mod maintenance_cli;
 mod model;
+#[cfg(feature = "mount")]
+mod mount;
 mod moved_clock;
 mod program;
 mod prune;
@@ -29,3 +31,5 @@ mod spec;
 mod surprises;
 mod tour;
 mod vectors;
+#[cfg(feature = "webdav")]
+mod webdav;

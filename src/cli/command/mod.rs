@@ -16,12 +16,16 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod prune;
 pub mod recover;
 pub mod recovery_kit;
 pub mod repair;
 pub mod restore;
 pub mod restore_run;
+#[cfg(feature = "webdav")]
+pub mod serve;
 pub mod snapshots;
 pub mod stats;
 pub mod version;

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod key;
+pub mod mount;
 pub mod prune;
 pub mod repository;
 pub mod restore;
@@ -55,6 +56,7 @@ pub fn all() -> impl Iterator<Item = &'static Explanation> {
         store::ALL,
         source::ALL,
         restore::ALL,
+        mount::ALL,
         check::ALL,
         prune::ALL,
         trust::ALL,
@@ -78,7 +80,8 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_well_formed() {
-        let groups = ["USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "CHECK", "PRUNE", "TRUST"];
+        let groups =
+            ["USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "MOUNT", "CHECK", "PRUNE", "TRUST"];
         let mut seen = BTreeSet::new();
         for entry in all() {
             assert!(seen.insert(entry.id), "{} twice", entry.id);
