@@ -20,6 +20,8 @@ mod keys;
 mod kill;
 mod maintenance_cli;
 mod model;
+#[cfg(feature = "mount")]
+mod mount;
 mod moved_clock;
 mod program;
 mod prune;
@@ -31,3 +33,5 @@ mod spec;
 mod surprises;
 mod tour;
 mod vectors;
+#[cfg(feature = "webdav")]
+mod webdav;
