@@ -180,7 +180,8 @@ impl Prune<'_> {
 
 /// What is said before anything is deleted. Deletions are said once more: their tombstone also
 /// tells the time by the store's clock.
-fn announcement(plan: &PrunePlan) -> Vec<Declaration> {
+#[must_use]
+pub fn announcement(plan: &PrunePlan) -> Vec<Declaration> {
     let names = |list: &[String], declare: fn(ObjectName) -> Declaration| {
         list.iter().filter_map(|name| name.parse().ok()).map(declare).collect::<Vec<_>>()
     };
@@ -191,7 +192,9 @@ fn announcement(plan: &PrunePlan) -> Vec<Declaration> {
     all
 }
 
-fn declarations(
+/// The same said of several objects.
+#[must_use]
+pub fn declarations(
     objects: &[DeadObject],
     declare: fn(ObjectName) -> Declaration,
 ) -> Vec<Declaration> {

@@ -24,6 +24,7 @@ mod moved_clock;
 mod program;
 mod prune;
 mod roles;
+mod simulation;
 mod sink;
 mod spec;
 mod surprises;
