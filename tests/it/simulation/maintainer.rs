@@ -142,7 +142,7 @@ impl Maintainer {
         let stored = self.host.list(Place::Source, is_object).await?;
         let entry = |(key, object): &(Key, Object)| match key {
             Key::Object(name) => {
-                Some(Entry { name: name.to_string(), size: 1, first_seen: time(object.first_seen) })
+                Some(Entry { name: name.to_string(), size: 300, first_seen: time(object.first_seen) })
             }
             _ => None,
         };
@@ -190,7 +190,7 @@ impl Maintainer {
     fn options(&self) -> PruneOptions {
         PruneOptions {
             grace: self.grace(),
-            repack: Repack::Allowed { max_unused: MaxUnused::Percent(0), pack_bytes_max: 2 },
+            repack: Repack::Allowed { max_unused: MaxUnused::Percent(0), pack_bytes_max: 600 },
             deleted_objects_max: u64::MAX,
             deleted_bytes_max: u64::MAX,
         }
@@ -214,7 +214,8 @@ impl Maintainer {
             if plan.deletions.is_empty() {
                 return Ok(());
             }
-            return self.delete(plan.deletions, now.min(store_now), gathered).await;
+            let now = self.host.now().min(store_now);
+            return self.delete(plan.deletions, now, gathered).await;
         }
         Err(Stop::Refused("contended"))
     }

@@ -101,7 +101,7 @@ impl Host {
             prev: NO_PREVIOUS,
             roster: roster(),
             time: jiff::Timestamp::try_from(self.now()).unwrap(),
-            puts: puts.into_iter().map(|name| PutEntry { name, bytes: 1 }).collect(),
+            puts: puts.into_iter().map(|name| PutEntry { name, bytes: 300 }).collect(),
             snapshot,
             relocations,
         };

@@ -4,7 +4,7 @@
 //! at a moment between question and answer, also when the actor that asked is dead by then.
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::future::Future;
 use std::pin::Pin;
@@ -320,8 +320,13 @@ impl Host {
         }
         self.sleep(effect).await;
         self.sleep(self.delay()).await;
-        let answer = slot.borrow_mut().take();
-        Ok(answer.expect("effects come before wakes of the same time that were asked for later"))
+        loop {
+            if let Some(answer) = slot.borrow_mut().take() {
+                return Ok(answer);
+            }
+            // Woken by another event of this very second: the effect is still in the queue.
+            self.sleep(0).await;
+        }
     }
 
     pub async fn put(&self, place: Place, key: Key, content: Content) -> Answer<Put> {
@@ -365,7 +370,7 @@ impl Host {
         place: Place,
         wanted: impl Fn(&Key) -> bool + Copy + 'static,
     ) -> Answer<Vec<(Key, Object)>> {
-        let all = move |world: &mut World| -> Objects {
+        let all = move |world: &mut World| -> Vec<(Key, Object)> {
             let objects = world.objects(place).iter().filter(|(key, _)| wanted(key));
             objects.map(|(key, object)| (*key, object.clone())).collect()
         };
@@ -373,17 +378,22 @@ impl Host {
         let after = self.request(all).await?;
         let mut world = self.world.borrow_mut();
         let mut seen = Vec::with_capacity(after.len());
-        for (key, object) in &before {
-            if after.contains_key(key) || world.chance(500) {
-                seen.push((*key, object.clone()));
+        let (mut before, mut after) = (before.into_iter().peekable(), after.into_iter().peekable());
+        loop {
+            // Both in the order of names.
+            let next = match (before.peek(), after.peek()) {
+                (None, None) => return Ok(seen),
+                (Some((one, _)), Some((other, _))) => one.cmp(other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+            };
+            if next.is_eq() {
+                before.next();
             }
+            let is_seen = next.is_eq() || world.chance(500);
+            let entry = if next.is_lt() { before.next() } else { after.next() };
+            seen.extend(entry.filter(|_| is_seen));
         }
-        for (key, object) in after {
-            if !before.contains_key(&key) && world.chance(500) {
-                seen.push((key, object));
-            }
-        }
-        Ok(seen)
     }
 }
 
