@@ -50,8 +50,19 @@ pub enum Flaw {
     StaleDeclarations,
     /// A repack commits without looking at the intents on what its refs name.
     RepackUnchecked,
+    /// An old intent is taken back for a running backup that other maintainers know nothing of.
+    HeldWithdrawn,
     /// A copy brings writers' logs first and tombstones last.
     CopyTombsLast,
+}
+
+/// What a schedule has more of than others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    Prunes,
+    Recalls,
+    Repacks,
+    LongRuns,
 }
 
 struct Outcome {
@@ -86,15 +97,17 @@ fn run(seed: u64, flaw: Flaw, trace: Trace) -> Outcome {
 
 fn actors(world: &Rc<RefCell<World>>, flaw: Flaw) -> Vec<Task> {
     let mut draw = world.borrow_mut();
-    let (writers, maintainers) = (2 + draw.below(3) as usize, 1 + draw.below(2) as usize);
+    let focus = [Focus::Prunes, Focus::Recalls, Focus::Repacks, Focus::LongRuns];
+    let focus = focus[draw.below(4) as usize];
+    let (writers, maintainers) = (2 + draw.below(3) as usize, 1 + usize::from(focus != Focus::Prunes || draw.chance(500)));
     let (crash_per_mille, lost_per_mille) = (draw.below(3) * 8, draw.below(3) * 8);
     let is_skewed = draw.chance(500);
-    let (copies, deletes, restores) = (draw.below(4), draw.chance(500), draw.below(3));
+    let (copies, deletes, restores) = (draw.below(3), draw.chance(500), draw.below(2));
     drop(draw);
     let host = |name: String| {
         let mut draw = world.borrow_mut();
-        let wrong = 60 * world::HOUR;
-        let is_wrong = is_skewed && draw.chance(400);
+        let wrong = 120 * world::HOUR;
+        let is_wrong = is_skewed && draw.chance(500);
         let clock =
             if is_wrong { draw.below(2 * wrong).cast_signed() - wrong.cast_signed() } else { 0 };
         let deadline = Cell::new(None);
@@ -106,17 +119,19 @@ fn actors(world: &Rc<RefCell<World>>, flaw: Flaw) -> Vec<Task> {
         let local = Rc::new(RefCell::new(LocalState::default()));
         locals.push((writer_id(number), local.clone()));
         let host = host(format!("writer {number}"));
-        let backups = 2 + world.borrow_mut().below(4);
+        let backups = 2 + world.borrow_mut().below(2);
         let (id, number) = (writer_id(number), number as u32 + 1);
-        let writer = Writer { host, id, number, local, maintainers, flaw, backups };
+        let writer = Writer { host, id, number, local, maintainers, flaw, focus, backups };
         tasks.push(Box::pin(writer.run()));
     }
     for number in 0..maintainers {
         let host = host(format!("maintainer {number}"));
-        let neighbour = world.borrow_mut().chance(300).then(|| locals[number].clone());
-        let actions = 6 + world.borrow_mut().below(10);
+        let is_neighbour = focus == Focus::LongRuns && number == 0;
+        let is_neighbour = is_neighbour || world.borrow_mut().chance(200);
+        let neighbour = is_neighbour.then(|| locals[number].clone());
+        let actions = 5 + world.borrow_mut().below(5);
         let (id, may_repack) = (maintainer_id(number), number == 0);
-        let maintainer = Maintainer { host, id, neighbour, may_repack, flaw, actions };
+        let maintainer = Maintainer { host, id, neighbour, may_repack, flaw, focus, actions };
         tasks.push(Box::pin(maintainer.run()));
     }
     let host_of_copy = host("copy".into());
@@ -164,6 +179,10 @@ macro_rules! caught {
         fn $test() {
             let found = first_violation(Flaw::$flaw, 1, FLAWED_SCHEDULES);
             eprintln!("{:?}: {found:?}", Flaw::$flaw);
+            if let (Some((seed, _)), Ok(path)) = (&found, std::env::var("HOLDFAST_TRACE")) {
+                let trace = run(*seed, Flaw::$flaw, Trace::On).trace;
+                std::fs::write(path, trace.join("\n")).unwrap();
+            }
             assert!(found.is_some(), "{:?} was not caught", Flaw::$flaw);
         }
     )*};
@@ -183,5 +202,6 @@ caught! {
     a_recall_of_what_is_being_deleted_is_caught: RecallUnchecked,
     a_stale_tombstone_is_caught: StaleDeclarations,
     a_repack_that_does_not_look_again_is_caught: RepackUnchecked,
+    a_held_object_whose_intent_is_taken_back_is_caught: HeldWithdrawn,
     a_copy_of_tombstones_last_is_caught: CopyTombsLast,
 }

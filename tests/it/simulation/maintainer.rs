@@ -19,7 +19,7 @@ use holdfast::maintenance::prune_state::{PruneState, add_usage, heads};
 use holdfast::repo::history::{History, SnapshotRecord};
 use holdfast::store::{Entry, Put};
 
-use super::Flaw;
+use super::{Flaw, Focus};
 use super::world::{Content, GRACE, HOUR, Host, Key, Object, Place, Stop, time};
 use super::writer::{LocalState, pack_use};
 
@@ -35,6 +35,7 @@ pub struct Maintainer {
     /// Only one maintainer should repack.
     pub may_repack: bool,
     pub flaw: Flaw,
+    pub focus: Focus,
     pub actions: u64,
 }
 
@@ -47,11 +48,13 @@ struct Gathered {
 impl Maintainer {
     pub async fn run(self) {
         for _ in 0..self.actions {
-            self.host.pause(HOUR, GRACE).await;
+            self.host.pause(4 * HOUR, GRACE).await;
             let ended = match self.host.below(10) {
                 0..=1 => self.forget().await,
                 2 => self.recall().await,
-                3..=4 if self.may_repack => self.repack().await,
+                3..=4 if self.focus == Focus::Recalls => self.recall().await,
+                3..=4 if self.may_repack && self.focus == Focus::Repacks => self.repack().await,
+                3 if self.may_repack => self.repack().await,
                 _ => self.prune().await,
             };
             self.host.hurry(None);
@@ -208,7 +211,12 @@ impl Maintainer {
             let now = self.host.now();
             let (gathered, plan) = self.plan(now).await?;
             self.host.note(|| format!("plans {plan:?}"));
-            let declared = self.declare(&gathered.state.history, announcement(&plan)).await?;
+            self.host.sleep_at_times().await;
+            let mut said = announcement(&plan);
+            if self.flaw == Flaw::HeldWithdrawn {
+                said.extend(self.withdrawn_as_held(&gathered));
+            }
+            let declared = self.declare(&gathered.state.history, said).await?;
             let Some(store_now) = declared else { continue };
             self.host.count("prune");
             if plan.deletions.is_empty() {
@@ -218,6 +226,16 @@ impl Maintainer {
             return self.delete(plan.deletions, now, gathered).await;
         }
         Err(Stop::Refused("contended"))
+    }
+
+    /// What a plan took back before it minded the age of intents.
+    fn withdrawn_as_held(&self, gathered: &Gathered) -> Vec<Declaration> {
+        let running = self.neighbour.as_ref().and_then(|(_, local)| local.borrow().running);
+        let Some(began) = running else { return Vec::new() };
+        let history = &gathered.state.history;
+        let held = gathered.state.stored.iter().filter(|entry| entry.first_seen >= began);
+        let names = held.filter_map(|entry| entry.name.parse::<ObjectName>().ok());
+        names.filter(|name| history.intents.contains_key(name)).map(Declaration::Withdraw).collect()
     }
 
     /// Those of the announced objects that a second reading finds due as well.
@@ -234,6 +252,7 @@ impl Maintainer {
             (read, due) = (gathered, plan.deletions);
             due.retain(|dead| names.contains(&dead.name));
         }
+        self.host.sleep_at_times().await;
         let mut done = Vec::new();
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(DELETIONS_PER_LOOK));
@@ -359,8 +378,8 @@ impl Maintainer {
         self.host.put(Place::Source, Key::Object(pack), Content::Pack(kept.clone())).await?;
         let content = Content::Index(vec![(pack.id(), kept.clone())]);
         self.host.put(Place::Source, Key::Object(index), content).await?;
-        if self.host.chance(300) {
-            self.host.pause(HOUR, 3 * GRACE).await;
+        if self.host.chance(400) {
+            self.host.pause(GRACE / 2, 6 * GRACE).await;
         }
         self.relocate(&gathered, (old.id(), all), (pack, index, &kept)).await
     }

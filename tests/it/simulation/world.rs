@@ -261,13 +261,20 @@ impl Host {
 
     fn within_deadline(&self, seconds: u64) -> u64 {
         let left = self.deadline.get().map(|at| at.saturating_sub(self.true_now()));
-        left.map_or(seconds, |left| seconds.min(left / 2))
+        left.map_or(seconds, |left| seconds.min(left * 3 / 4))
     }
 
     /// Sleeps between the two, hours as likely as minutes; less where there is a deadline.
     pub async fn pause(&self, low: u64, high: u64) {
         let seconds = self.world.borrow_mut().spread(low, high);
         self.sleep(self.within_deadline(seconds)).await;
+    }
+
+    /// A host that sleeps in the worst place, one time in five.
+    pub async fn sleep_at_times(&self) {
+        if self.chance(200) {
+            self.pause(HOUR, 2 * GRACE).await;
+        }
     }
 
     pub async fn sleep(&self, seconds: u64) {
@@ -280,9 +287,9 @@ impl Host {
         let seconds = {
             let mut world = self.world.borrow_mut();
             match world.below(100) {
-                0..=84 => world.below(4),
-                85..=95 => world.below(20 * 60),
-                _ => world.spread(HOUR, 40 * HOUR),
+                0..=89 => world.below(4),
+                90..=98 => world.below(20 * 60),
+                _ => world.spread(4 * HOUR, 100 * HOUR),
             }
         };
         self.within_deadline(seconds)

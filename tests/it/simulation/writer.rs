@@ -11,7 +11,7 @@ use holdfast::id::{ActorId, DomainId, ObjectId};
 use holdfast::repo::history::History;
 use holdfast::store::Put;
 
-use super::Flaw;
+use super::{Flaw, Focus};
 use super::texts::maintainer_id;
 use super::world::{Content, GRACE, HOUR, Host, Key, Object, Place, Stop, together};
 
@@ -47,6 +47,7 @@ pub struct Writer {
     pub local: Rc<RefCell<LocalState>>,
     pub maintainers: usize,
     pub flaw: Flaw,
+    pub focus: Focus,
     pub backups: u64,
 }
 
@@ -64,7 +65,7 @@ pub fn domain_of(writer: ActorId) -> DomainId {
 impl Writer {
     pub async fn run(self) {
         for _ in 0..self.backups {
-            self.host.pause(HOUR, 2 * GRACE).await;
+            self.host.pause(8 * HOUR, 2 * GRACE).await;
             let ended = self.backup().await;
             self.host.hurry(None);
             let mut local = self.local.borrow_mut();
@@ -93,8 +94,10 @@ impl Writer {
             self.checkpoint(&mut run).await?;
         }
         // A source that is slow, or a host that sleeps: as long as it likes.
-        if self.host.chance(500) {
-            self.host.pause(HOUR, 3 * GRACE).await;
+        if self.focus == Focus::LongRuns && self.number == 1 {
+            self.host.pause(2 * GRACE, 4 * GRACE).await;
+        } else if self.host.chance(500) {
+            self.host.pause(8 * HOUR, 4 * GRACE).await;
         }
         self.commit(&run, files, handles).await
     }
@@ -294,7 +297,9 @@ impl Writer {
             used.iter().map(|(pack, chunks)| pack_use(*pack, &run.visible[pack], chunks)).collect();
         let object = Key::Object(ObjectName::Refs(self.id, refs));
         self.host.put(Place::Source, object, Content::Refs(lines)).await?;
+        self.host.sleep_at_times().await;
         self.check_intents(&history, object, used.keys()).await?;
+        self.host.sleep_at_times().await;
         puts.extend([name.object_name(), ObjectName::Refs(self.id, refs)]);
         let entry = SnapshotEntry { snapshot: name, refs_actor: self.id, refs };
         self.put_commit(&history, puts, Some(entry)).await?;
