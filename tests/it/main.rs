@@ -28,6 +28,7 @@ mod prune;
 mod replica;
 mod replica_cli;
 mod roles;
+mod simulation;
 mod sink;
 mod spec;
 mod surprises;
