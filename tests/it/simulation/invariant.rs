@@ -44,7 +44,8 @@ impl Truth {
                 self.segments.insert(*name, packs.clone());
             }
             (_, Content::Commit(_) | Content::Tomb(_)) => {
-                self.history = history_of(objects.iter().map(|(key, object)| (*key, object.clone())));
+                self.history =
+                    history_of(objects.iter().map(|(key, object)| (*key, object.clone())));
                 return self.check(place, objects, now, |_| true);
             }
             _ => {}

@@ -19,9 +19,9 @@ use holdfast::maintenance::prune_state::{PruneState, add_usage, heads};
 use holdfast::repo::history::{History, SnapshotRecord};
 use holdfast::store::{Entry, Put};
 
-use super::{Flaw, Focus};
 use super::world::{Content, GRACE, HOUR, Host, Key, Object, Place, Stop, time};
 use super::writer::{LocalState, pack_use};
+use super::{Flaw, Focus};
 
 /// Deletions between two looks at the logs.
 const DELETIONS_PER_LOOK: usize = 3;
@@ -52,8 +52,8 @@ impl Maintainer {
             let ended = match self.host.below(10) {
                 0..=1 => self.forget().await,
                 2 => self.recall().await,
-                3..=4 if self.focus == Focus::Recalls => self.recall().await,
-                3..=4 if self.may_repack && self.focus == Focus::Repacks => self.repack().await,
+                3..=5 if self.focus == Focus::Recalls => self.recall().await,
+                3..=6 if self.may_repack && self.focus == Focus::Repacks => self.repack().await,
                 3 if self.may_repack => self.repack().await,
                 _ => self.prune().await,
             };
@@ -144,9 +144,11 @@ impl Maintainer {
         let is_object = |key: &Key| matches!(key, Key::Object(_));
         let stored = self.host.list(Place::Source, is_object).await?;
         let entry = |(key, object): &(Key, Object)| match key {
-            Key::Object(name) => {
-                Some(Entry { name: name.to_string(), size: 300, first_seen: time(object.first_seen) })
-            }
+            Key::Object(name) => Some(Entry {
+                name: name.to_string(),
+                size: 300,
+                first_seen: time(object.first_seen),
+            }),
             _ => None,
         };
         let stored: Vec<Entry> = stored.iter().filter_map(entry).collect();
@@ -159,9 +161,8 @@ impl Maintainer {
         let mut wanted = Vec::new();
         for record in &history.snapshots {
             let since = record.forgotten;
-            let is_old = |since: SystemTime| {
-                now.duration_since(since).is_ok_and(|age| age >= self.grace())
-            };
+            let is_old =
+                |since: SystemTime| now.duration_since(since).is_ok_and(|age| age >= self.grace());
             if !since.is_some_and(is_old) && !record.is_deleted {
                 wanted.extend([record.refs, record.original]);
             }
@@ -301,8 +302,8 @@ impl Maintainer {
     /// Lists a snapshot again, where nothing that it needs may be about to go.
     async fn recall(&self) -> Result<(), Stop> {
         for _ in 0..ATTEMPTS {
-            let history = self.host.history(Place::Source).await?;
             self.host.hurry(Some(GRACE / 2 - 1));
+            let history = self.host.history(Place::Source).await?;
             let is_recallable =
                 |record: &SnapshotRecord| record.forgotten.is_some() && !record.is_deleted;
             let Some(record) = self.pick(&history, is_recallable) else { return Ok(()) };
@@ -391,8 +392,8 @@ impl Maintainer {
         new: (ObjectName, ObjectName, &[u32]),
     ) -> Result<(), Stop> {
         let (pack, index, kept) = new;
-        let history = self.host.history(Place::Source).await?;
         self.host.hurry(Some(GRACE / 2 - 1));
+        let history = self.host.history(Place::Source).await?;
         let is_unchanged = |record: &&&SnapshotRecord| {
             let now = history.snapshots.iter().find(|other| other.name == record.name);
             now.is_some_and(|now| now.refs == record.refs && !now.is_deleted)

@@ -49,6 +49,7 @@ impl Replicator {
             logs.reverse();
         }
         for (actor, records) in logs {
+            self.host.sleep_at_times().await;
             for record in records {
                 let commit = Key::Log(*actor, record.commit.seq);
                 if present.contains(&commit) {

@@ -296,10 +296,7 @@ impl Host {
     }
 
     /// Asks the store for something: dies, gets no answer, or gets it.
-    async fn request<T: 'static>(
-        &self,
-        what: impl FnOnce(&mut World) -> T + 'static,
-    ) -> Answer<T> {
+    async fn request<T: 'static>(&self, what: impl FnOnce(&mut World) -> T + 'static) -> Answer<T> {
         let slot: Rc<RefCell<Option<T>>> = Rc::default();
         let filled = slot.clone();
         let run: Effect = Box::new(move |world| *filled.borrow_mut() = Some(what(world)));
@@ -433,7 +430,9 @@ impl Future for Sleep {
 }
 
 /// Several operations of one actor in flight together; the first failure is the answer.
-pub async fn together<T>(mut all: Vec<Pin<Box<dyn Future<Output = Answer<T>> + '_>>>) -> Answer<Vec<T>> {
+pub async fn together<T>(
+    mut all: Vec<Pin<Box<dyn Future<Output = Answer<T>> + '_>>>,
+) -> Answer<Vec<T>> {
     let mut answers: Vec<Option<Answer<T>>> = all.iter().map(|_| None).collect();
     std::future::poll_fn(|context| {
         for (future, answer) in all.iter_mut().zip(&mut answers) {

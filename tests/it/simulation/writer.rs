@@ -11,9 +11,9 @@ use holdfast::id::{ActorId, DomainId, ObjectId};
 use holdfast::repo::history::History;
 use holdfast::store::Put;
 
-use super::{Flaw, Focus};
 use super::texts::maintainer_id;
 use super::world::{Content, GRACE, HOUR, Host, Key, Object, Place, Stop, together};
+use super::{Flaw, Focus};
 
 /// Chunks that the files of one host consist of.
 pub const CHUNKS: u32 = 9;
@@ -254,8 +254,8 @@ impl Writer {
     }
 
     async fn checkpoint(&self, run: &mut Run) -> Result<(), Stop> {
-        let history = self.host.history(Place::Source).await?;
         self.host.hurry(Some(GRACE / 2 - 1));
+        let history = self.host.history(Place::Source).await?;
         let puts = self.put_index(run).await?;
         if !puts.is_empty() {
             self.put_commit(&history, puts, None).await?;
@@ -285,9 +285,9 @@ impl Writer {
         files: Vec<u32>,
         used: BTreeMap<ObjectId, Vec<u32>>,
     ) -> Result<(), Stop> {
-        let history = self.host.history(Place::Source).await?;
         // The assumption: from here to the commit less than half the grace time passes.
         self.host.hurry(Some(GRACE / 2 - 1));
+        let history = self.host.history(Place::Source).await?;
         let mut puts = self.put_index(run).await?;
         let (snapshot, refs) = (self.host.draw_id(), self.host.draw_id());
         let name = SnapshotName { writer: self.id, id: snapshot };
