@@ -52,6 +52,8 @@ pub enum Flaw {
     RepackUnchecked,
     /// An old intent is taken back for a running backup that other maintainers know nothing of.
     HeldWithdrawn,
+    /// An intended pack of a killed run passes for committed when the next run commits.
+    DoomedAdopted,
     /// A copy brings writers' logs first and tombstones last.
     CopyTombsLast,
 }
@@ -171,8 +173,7 @@ fn assert_holds(focus: Focus, test: &str) -> BTreeMap<&'static str, u64> {
     eprintln!("{focus:?}: {counts:?}");
     // A schedule in which nothing happens proves nothing.
     if schedules >= SCHEDULES {
-        let all =
-            ["backup", "prune", "deleted", "recall", "repack", "copy", "crash", "lost answer"];
+        let all = ["backup", "prune", "deleted", "recall", "copy", "crash", "lost answer"];
         for what in all {
             assert!(counts.contains_key(what), "no {what} in any schedule of {focus:?}");
         }
@@ -206,13 +207,13 @@ fn a_seed_is_a_schedule() {
     for seed in 1..20 {
         let run = || run(seed, Focus::Recalls, Flaw::None, Trace::On).trace;
         let first = run();
-        assert!(first.len() > 50, "only {} steps", first.len());
+        assert!(first.len() > 20, "only {} steps", first.len());
         assert!(first == run(), "seed {seed}");
     }
 }
 
 /// In so many schedules every flaw must show.
-const FLAWED_SCHEDULES: u64 = 1500;
+const FLAWED_SCHEDULES: u64 = 3000;
 
 macro_rules! caught {
     ($($test:ident: $flaw:ident among $focus:ident),* $(,)?) => {$(
@@ -239,6 +240,7 @@ caught! {
     a_stale_tombstone_is_caught: StaleDeclarations among LongRuns,
     a_repack_that_does_not_look_again_is_caught: RepackUnchecked among Repacks,
     a_held_object_whose_intent_is_taken_back_is_caught: HeldWithdrawn among LongRuns,
+    an_adopted_pack_that_no_commit_names_is_caught: DoomedAdopted among LongRuns,
     a_copy_of_tombstones_last_is_caught: CopyTombsLast among Copies,
 }
 

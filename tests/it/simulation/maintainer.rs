@@ -212,7 +212,7 @@ impl Maintainer {
             let now = self.host.now();
             let (gathered, plan) = self.plan(now).await?;
             self.host.note(|| format!("plans {plan:?}"));
-            self.host.sleep_at_times().await;
+            self.host.sleep_at_times(150).await;
             let mut said = announcement(&plan);
             if self.flaw == Flaw::HeldWithdrawn {
                 said.extend(self.withdrawn_as_held(&gathered));
@@ -253,7 +253,7 @@ impl Maintainer {
             (read, due) = (gathered, plan.deletions);
             due.retain(|dead| names.contains(&dead.name));
         }
-        self.host.sleep_at_times().await;
+        self.host.sleep_at_times(400).await;
         let mut done = Vec::new();
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(DELETIONS_PER_LOOK));
