@@ -121,8 +121,8 @@ impl ChunkLookup {
 
     /// Keeps only packs that `exists` confirms; the others are as good as never stored.
     ///
-    /// To be called with a listing of the store before the first lookup. Returns how many are not
-    /// there. What a commit names stays in the database all the same: references to its chunks are
+    /// To be called before the first lookup, with a listing of the store, and with what is intended
+    /// to be deleted. Returns how many go. What a commit names stays in the database all the same: references to its chunks are
     /// resolved by their ids, which may lie in another pack by now.
     pub fn retain_packs(
         &mut self,

@@ -421,13 +421,7 @@ fn open_lookup(
     }
     let is_doomed =
         |name: &ObjectName| history.intents.contains_key(name) || history.deleted.contains(name);
-    let doomed: Vec<u32> = lookup
-        .packs()
-        .filter(|row| is_doomed(&ObjectName::Data(row.name)))
-        .map(|row| row.number)
-        .collect();
-    for number in doomed {
-        lookup.hide_pack(number);
-    }
+    // Of a killed run too: such a pack must not pass for committed once this run commits.
+    lookup.retain_packs(|name, _| !is_doomed(&ObjectName::Data(*name)))?;
     Ok(lookup)
 }

@@ -52,8 +52,8 @@ impl Maintainer {
             let ended = match self.host.below(10) {
                 0..=1 => self.forget().await,
                 2 => self.recall().await,
-                3..=4 if self.focus == Focus::Recalls => self.recall().await,
-                3..=4 if self.may_repack && self.focus == Focus::Repacks => self.repack().await,
+                3..=5 if self.focus == Focus::Recalls => self.recall().await,
+                3..=6 if self.may_repack && self.focus == Focus::Repacks => self.repack().await,
                 3 if self.may_repack => self.repack().await,
                 _ => self.prune().await,
             };
@@ -212,7 +212,7 @@ impl Maintainer {
             let now = self.host.now();
             let (gathered, plan) = self.plan(now).await?;
             self.host.note(|| format!("plans {plan:?}"));
-            self.host.sleep_at_times().await;
+            self.host.sleep_at_times(150).await;
             let mut said = announcement(&plan);
             if self.flaw == Flaw::HeldWithdrawn {
                 said.extend(self.withdrawn_as_held(&gathered));
@@ -253,7 +253,7 @@ impl Maintainer {
             (read, due) = (gathered, plan.deletions);
             due.retain(|dead| names.contains(&dead.name));
         }
-        self.host.sleep_at_times().await;
+        self.host.sleep_at_times(400).await;
         let mut done = Vec::new();
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(DELETIONS_PER_LOOK));
@@ -302,8 +302,8 @@ impl Maintainer {
     /// Lists a snapshot again, where nothing that it needs may be about to go.
     async fn recall(&self) -> Result<(), Stop> {
         for _ in 0..ATTEMPTS {
-            let history = self.host.history(Place::Source).await?;
             self.host.hurry(Some(GRACE / 2 - 1));
+            let history = self.host.history(Place::Source).await?;
             let is_recallable =
                 |record: &SnapshotRecord| record.forgotten.is_some() && !record.is_deleted;
             let Some(record) = self.pick(&history, is_recallable) else { return Ok(()) };
@@ -392,8 +392,8 @@ impl Maintainer {
         new: (ObjectName, ObjectName, &[u32]),
     ) -> Result<(), Stop> {
         let (pack, index, kept) = new;
-        let history = self.host.history(Place::Source).await?;
         self.host.hurry(Some(GRACE / 2 - 1));
+        let history = self.host.history(Place::Source).await?;
         let is_unchanged = |record: &&&SnapshotRecord| {
             let now = history.snapshots.iter().find(|other| other.name == record.name);
             now.is_some_and(|now| now.refs == record.refs && !now.is_deleted)

@@ -1,15 +1,13 @@
 //! A host that copies to a second store, and one that restores.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use holdfast::format::commit::ObjectName;
 use holdfast::id::ActorId;
-use holdfast::maintenance::prune_plan::input::is_older;
 use holdfast::repo::history::{CommitRecord, History, SnapshotRecord};
 
 use super::Flaw;
-use super::world::{Content, GRACE, HOUR, Host, Key, Place, Stop, time};
+use super::world::{Content, GRACE, HOUR, Host, Key, Place, Stop};
 
 pub struct Replicator {
     pub host: Host,
@@ -37,18 +35,22 @@ impl Replicator {
     }
 
     async fn copy(&self) -> Result<(), Stop> {
+        // All ages are told from before anything is read.
+        let began = self.host.true_now();
         let history = self.host.history(Place::Source).await?;
         let present = self.host.list(Place::Replica, |_| true).await?;
         let mut present: Present = present.into_iter().map(|(key, _)| key).collect();
         if self.flaw != Flaw::CopyTombsLast {
-            self.copy_tombs(&history, &mut present).await?;
+            self.copy_tombs(&history, began, &mut present).await?;
         }
+        let carried = self.host.history(Place::Replica).await?;
         // Maintainers' logs first: what they relocate must be known before the packs are missed.
         let mut logs: Vec<(&ActorId, &Vec<CommitRecord>)> = history.logs.iter().collect();
         if self.flaw != Flaw::CopyTombsLast {
             logs.reverse();
         }
         for (actor, records) in logs {
+            self.host.sleep_at_times(150).await;
             for record in records {
                 let commit = Key::Log(*actor, record.commit.seq);
                 if present.contains(&commit) {
@@ -57,14 +59,14 @@ impl Replicator {
                 if self.flaw == Flaw::CopyCommitFirst {
                     self.transfer(commit, &mut present).await?;
                 }
-                self.copy_objects(&history, record, &mut present).await?;
+                self.copy_objects(&carried, began, record, &mut present).await?;
                 if self.flaw != Flaw::CopyCommitFirst {
                     self.transfer(commit, &mut present).await?;
                 }
             }
         }
         if self.flaw == Flaw::CopyTombsLast {
-            self.copy_tombs(&history, &mut present).await?;
+            self.copy_tombs(&history, began, &mut present).await?;
         }
         if self.deletes { self.delete_done(&present).await } else { Ok(()) }
     }
@@ -80,9 +82,12 @@ impl Replicator {
         Ok(true)
     }
 
+    /// What the source has no more is passed over where the tombstones that were carried over say
+    /// so: with them comes why nobody needs it. Where only newer ones do, the copy begins anew.
     async fn copy_objects(
         &self,
-        history: &History,
+        carried: &History,
+        began: u64,
         record: &CommitRecord,
         present: &mut Present,
     ) -> Result<(), Stop> {
@@ -91,32 +96,31 @@ impl Replicator {
                 continue;
             }
             let newer = self.host.history(Place::Source).await?;
-            if !self.is_gone(&newer, &put.name) {
+            if !is_said(&newer, &put.name) {
                 return Err(Stop::Refused("copy: an object is missing"));
             }
-            self.host.count("copy: skipped");
-            if self.flaw != Flaw::CopyTombsLast && !self.is_gone(history, &put.name) {
-                // It went while this copy ran: what its deletion rests on is not copied yet.
+            let is_stale = self.host.true_now() >= began + GRACE || !is_said(carried, &put.name);
+            if self.flaw != Flaw::CopyTombsLast && is_stale {
                 return Err(Stop::Refused("copy: begins anew"));
             }
+            self.host.count("copy: skipped");
         }
         Ok(())
     }
 
-    fn is_gone(&self, history: &History, name: &ObjectName) -> bool {
-        let (now, grace) = (time(self.host.true_now()), Duration::from_secs(GRACE));
-        let is_past = |since: &std::time::SystemTime| is_older(now, *since, grace);
-        history.deleted.contains(name) || history.intents.get(name).is_some_and(is_past)
-    }
-
-    /// The prefix of the chain that is older than the grace time.
-    async fn copy_tombs(&self, history: &History, present: &mut Present) -> Result<(), Stop> {
+    /// The prefix of the chain that was older than the grace time when the copy began.
+    async fn copy_tombs(
+        &self,
+        history: &History,
+        began: u64,
+        present: &mut Present,
+    ) -> Result<(), Stop> {
         let last = history.tomb.map_or(0, |(seq, _)| seq);
         for seq in 1..=last {
             let key = Key::Tomb(seq);
             let Some(tomb) = self.host.get(Place::Source, key).await? else { break };
-            let age = self.host.true_now().saturating_sub(tomb.first_seen);
-            if age < GRACE && self.flaw != Flaw::CopyYoungTombs {
+            let is_young = began.saturating_sub(tomb.first_seen) < GRACE;
+            if is_young && self.flaw != Flaw::CopyYoungTombs {
                 break;
             }
             self.transfer(key, present).await?;
@@ -135,6 +139,11 @@ impl Replicator {
         }
         Ok(())
     }
+}
+
+/// Whether tombstones say that the object is gone, or may be.
+fn is_said(history: &History, name: &ObjectName) -> bool {
+    history.deleted.contains(name) || history.intents.contains_key(name)
 }
 
 /// Restores live snapshots while everything goes on.

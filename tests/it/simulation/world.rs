@@ -270,9 +270,9 @@ impl Host {
         self.sleep(self.within_deadline(seconds)).await;
     }
 
-    /// A host that sleeps in the worst place, one time in five.
-    pub async fn sleep_at_times(&self) {
-        if self.chance(200) {
+    /// A host that sleeps in the worst place, so many times in a thousand.
+    pub async fn sleep_at_times(&self, per_mille: u64) {
+        if self.chance(per_mille) {
             self.pause(HOUR, 2 * GRACE).await;
         }
     }

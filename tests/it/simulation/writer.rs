@@ -133,16 +133,21 @@ impl Writer {
         local.packs.retain(|pack, known| {
             known.run.is_none() || listed.contains(&Key::Object(ObjectName::Data(*pack)))
         });
+        let is_doomed = |pack: &ObjectId| {
+            let name = ObjectName::Data(*pack);
+            history.intents.contains_key(&name) || history.deleted.contains(&name)
+        };
+        if self.flaw != Flaw::DoomedAdopted {
+            local.packs.retain(|pack, known| known.run.is_none() || !is_doomed(pack));
+        }
         let mut visible = BTreeMap::new();
         let mut adopted = 0;
         for (pack, known) in &mut local.packs {
-            let name = ObjectName::Data(*pack);
             if let Some(run) = &mut known.run {
                 *run = number;
                 adopted += 1;
             }
-            let is_hidden = history.intents.contains_key(&name) || history.deleted.contains(&name);
-            if listed.contains(&Key::Object(name)) && !is_hidden {
+            if listed.contains(&Key::Object(ObjectName::Data(*pack))) && !is_doomed(pack) {
                 visible.insert(*pack, known.chunks.clone());
             }
         }
@@ -254,8 +259,8 @@ impl Writer {
     }
 
     async fn checkpoint(&self, run: &mut Run) -> Result<(), Stop> {
-        let history = self.host.history(Place::Source).await?;
         self.host.hurry(Some(GRACE / 2 - 1));
+        let history = self.host.history(Place::Source).await?;
         let puts = self.put_index(run).await?;
         if !puts.is_empty() {
             self.put_commit(&history, puts, None).await?;
@@ -285,9 +290,9 @@ impl Writer {
         files: Vec<u32>,
         used: BTreeMap<ObjectId, Vec<u32>>,
     ) -> Result<(), Stop> {
-        let history = self.host.history(Place::Source).await?;
         // The assumption: from here to the commit less than half the grace time passes.
         self.host.hurry(Some(GRACE / 2 - 1));
+        let history = self.host.history(Place::Source).await?;
         let mut puts = self.put_index(run).await?;
         let (snapshot, refs) = (self.host.draw_id(), self.host.draw_id());
         let name = SnapshotName { writer: self.id, id: snapshot };
@@ -297,9 +302,9 @@ impl Writer {
             used.iter().map(|(pack, chunks)| pack_use(*pack, &run.visible[pack], chunks)).collect();
         let object = Key::Object(ObjectName::Refs(self.id, refs));
         self.host.put(Place::Source, object, Content::Refs(lines)).await?;
-        self.host.sleep_at_times().await;
+        self.host.sleep_at_times(200).await;
         self.check_intents(&history, object, used.keys()).await?;
-        self.host.sleep_at_times().await;
+        self.host.sleep_at_times(200).await;
         puts.extend([name.object_name(), ObjectName::Refs(self.id, refs)]);
         let entry = SnapshotEntry { snapshot: name, refs_actor: self.id, refs };
         self.put_commit(&history, puts, Some(entry)).await?;
