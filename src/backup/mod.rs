@@ -10,6 +10,7 @@ pub mod ordered;
 pub mod page_map;
 pub mod run;
 pub mod sequencer;
+pub mod snapshot_root;
 pub mod stream;
 pub mod tree_builder;
 pub mod tree_root;

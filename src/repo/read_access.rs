@@ -214,6 +214,16 @@ impl ReadAccess {
         })
     }
 
+    /// Lengths of the chunks of a span that is no slice.
+    pub fn chunk_lengths(&self, span: &FrameSpan) -> Result<Vec<u32>, ReadError> {
+        let map = self.pack(&span.pack)?;
+        let length = |ordinal| {
+            let missing = ReadError::OutOfRange { pack: span.pack, ordinal };
+            map.chunk_bytes(ordinal).ok_or(missing)
+        };
+        (span.first..span.first + span.count).map(length).collect()
+    }
+
     /// Appends the parts of a run, frame by frame, in order.
     ///
     /// Chunks of a pack whose object is gone are given by the places where they are now.

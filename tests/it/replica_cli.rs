@@ -144,3 +144,37 @@ fn the_names_of_replicas_are_kept_apart() {
     home.run(&["copy", "--to", &home.arg("letters")]).ends(15).warns("…HF-REPLICA-002…");
     assert_eq!(files_below(&home.path("letters")).len(), 1);
 }
+
+#[test]
+fn a_partner_gets_the_snapshots_under_keys_of_its_own() {
+    let mut home = home();
+    fs::hard_link(home.path("data/big"), home.path("data/again")).unwrap();
+    std::os::unix::fs::symlink("big", home.path("data/link")).unwrap();
+    fs::create_dir(home.path("data/folder")).unwrap();
+    home.run(&["backup", "data"]).ends(0);
+    home.run_with(&["backup", "--stdin", "dump.sql"], &"row\n".repeat(10_000)).ends(0);
+    let (main, partner) = (home.arg("main"), home.arg("partner"));
+    let other = home.write("other", "another passphrase of theirs\n");
+    set_private(&other);
+    let own = home.arg("secret");
+    home.set("HOLDFAST_PASSWORD_FILE", &other);
+    home.run(&["init", "-r", &partner, "--pack-size", "1MiB"]).ends(0);
+    home.set("HOLDFAST_PASSWORD_FILE", &own);
+    home.run(&["copy", "--to", &partner]).ends(15).warns("…HF-REPLICA-002…");
+    home.run(&["copy", "--reencrypt", "--to", &main]).ends(2).warns("…HF-REPLICA-006…");
+    home.run(&["copy", "--reencrypt", "--to", &partner]).ends(0).says("Saved 4 snapshots…");
+    let again = home.run(&["copy", "--reencrypt", "--to", &partner, "--json"]).ends(0);
+    assert_eq!(again.events().pop().unwrap()["snapshots"], 0);
+    let latest = format!("source:{0}:{0}", home.arg("data"));
+    home.run(&["restore", "-r", &partner, &latest, "--target", &home.arg("x")]).ends(12);
+    home.set("HOLDFAST_PASSWORD_FILE", &other);
+    home.run(&["check", "-r", &partner, "--read-data"]).ends(0);
+    home.run(&["restore", "-r", &partner, &latest, "--target", &home.arg("out"), "--verify"])
+        .ends(0);
+    assert_same(&home, "out");
+    let dump = home.run(&["cat", "-r", &partner, "latest:dump.sql"]).ends(0);
+    assert!(dump.stdout == "row\n".repeat(10_000));
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(fs::metadata(home.path("out/again")).unwrap().nlink(), 2);
+    assert_eq!(fs::read_link(home.path("out/link")).unwrap().to_str(), Some("big"));
+}

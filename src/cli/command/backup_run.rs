@@ -268,12 +268,16 @@ fn dry_run(
     Ok(exit)
 }
 
-fn level(context: &Context) -> Level {
+/// The level of zstd that the configuration says.
+#[must_use]
+pub fn level(context: &Context) -> Level {
     Level(context.loaded.config.global.compression.map_or(LEVEL_DEFAULT, |zstd| zstd.level))
 }
 
+/// The error of a backup, by the kind of what failed.
 #[allow(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
-fn backup_error(error: BackupError) -> CommandError {
+#[must_use]
+pub fn backup_error(error: BackupError) -> CommandError {
     let BackupError::Source { name, source: cause } = &error else {
         return CommandError::classify(&error, &usage::INTERNAL);
     };

@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use serde_json::json;
 
+use crate::cli::command::reencrypt;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{replica, usage};
@@ -26,6 +27,7 @@ const AFTER_HELP: &str = "\
 Examples:
   holdfast copy --to west                 what is missing there, and no key is needed
   holdfast copy --to west --delete-after 90d
+  holdfast copy --reencrypt --to s3://partner/ours
 
 Nothing is deleted in the replica unless --delete-after is given: then what a prune has deleted here
 goes there so much later.";
@@ -40,6 +42,10 @@ pub struct CopyArgs {
     /// Delete there what was deleted here, so long after it was
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub delete_after: Option<Span>,
+    /// Seal the snapshots to other recipients: the target is a repository of its own, which this
+    /// host may write to; needs the passphrase or identity
+    #[arg(long, conflicts_with = "delete_after")]
+    pub reencrypt: bool,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -47,6 +53,9 @@ pub struct CopyArgs {
 
 /// Copies.
 pub fn run(args: &CopyArgs, context: &Context) -> Result<Exit, CommandError> {
+    if args.reencrypt {
+        return reencrypt::run(&args.to, args.dry_run, context);
+    }
     let repository = open(context)?;
     let named = replicas::find(context, repository.state.path(), &args.to)?;
     if let Place::Folder(path) = &named.place

@@ -23,6 +23,7 @@ pub mod promote;
 pub mod prune;
 pub mod recover;
 pub mod recovery_kit;
+pub mod reencrypt;
 pub mod repair;
 pub mod replica;
 pub mod restore;
