@@ -25,6 +25,8 @@ mod program;
 mod prune;
 mod replica;
 mod roles;
+mod s3_conformance;
+mod servers;
 mod sink;
 mod spec;
 mod surprises;
