@@ -223,12 +223,7 @@ impl S3Server {
         this
     }
 
-    fn of(
-        endpoint: String,
-        process: Option<Process>,
-        folder: TempDir,
-        keys: (&str, &str),
-    ) -> Self {
+    fn of(endpoint: String, process: Option<Process>, folder: TempDir, keys: (&str, &str)) -> Self {
         Self {
             endpoint,
             bucket: "holdfast".to_owned(),
