@@ -59,7 +59,8 @@ impl Connection {
     }
 
     /// Asks until there is an answer that stands, or patience is at its end. `attempt` is told how
-    /// many were made before.
+    /// many were made before; it must not run another operation, which would wait for a second slot
+    /// while it holds one.
     pub async fn run<T>(
         &self,
         kind: RequestKind,

@@ -144,7 +144,10 @@ impl Probe<'_> {
     fn list(&self) -> Result<Option<bool>, StoreError> {
         let mut found = BTreeSet::new();
         let prefix = format!("{}/", self.folder);
-        match self.store.list_any(&prefix, |entry| drop(found.insert(entry.name))) {
+        let listed = self.store.list_any(&prefix, |entry| {
+            found.insert(entry.name);
+        });
+        match listed {
             Err(StoreError::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
             Ok(()) => Ok(Some(found.contains(&self.name("two")))),
