@@ -101,7 +101,7 @@ fn cases(kind: Kind) -> Vec<(Fault, usize, bool)> {
         let is_slow = matches!(fault, Fault::StallBefore | Fault::StallAfter | Fault::StallInBody);
         cases.push((fault, 1, true));
         if !is_slow {
-            // What 400 means, HEAD has no body to say.
+            // What 400 means, HEAD has no body to say: it is asked twice.
             let is_unsaid = kind == Kind::Head && matches!(fault, Fault::Status(400, ..));
             cases.push((fault, ATTEMPTS as usize - 1, !is_unsaid));
         }

@@ -89,10 +89,11 @@ fn free_ports(count: u16) -> u16 {
     panic!("no free ports");
 }
 
-fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
+fn wait_for(what: &str, folder: &Path, mut is_there: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_there() {
-        assert!(begun.elapsed() < START, "{what} does not start");
+        let log = || fs::read_to_string(folder.join("server.log")).unwrap_or_default();
+        assert!(begun.elapsed() < START, "{what} does not start:\n{}", log());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -103,7 +104,7 @@ fn is_open(port: u16) -> bool {
 }
 
 impl S3Server {
-    /// SeaweedFS: keeps conditions, versions and locks. `holdfast-tests` installs it.
+    /// SeaweedFS: keeps conditions, versions and locks.
     pub fn seaweed() -> Self {
         let weed = find_program("weed").expect("weed is there: tests/run installs it");
         let folder = tempfile::tempdir().unwrap();
@@ -135,10 +136,12 @@ impl S3Server {
             format!("-filer.port={}", port + 3),
         ]);
         let process = Process::start(&weed, &arguments, folder.path());
-        wait_for("weed", || is_open(port));
+        wait_for("weed", folder.path(), || is_open(port));
         let endpoint = format!("http://127.0.0.1:{port}");
         let this = Self::of(endpoint, Some(process), folder, ("AK", "SK"));
-        wait_for("the bucket", || this.make_bucket(&this.bucket, false).is_ok());
+        wait_for("the bucket", this.folder.path(), || {
+            this.make_bucket(&this.bucket, false).is_ok()
+        });
         this
     }
 
@@ -174,7 +177,7 @@ impl S3Server {
                 .unwrap();
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
         };
-        wait_for("garage", || is_open(port) && call(&["status"]).is_some());
+        wait_for("garage", folder.path(), || is_open(port) && call(&["status"]).is_some());
         let node = call(&["node", "id", "-q"]).unwrap();
         let node = node.trim().split('@').next().unwrap();
         call(&["layout", "assign", "-z", "z", "-c", "20G", node]).unwrap();
@@ -234,11 +237,6 @@ impl S3Server {
             _runtime: None,
             folder,
         }
-    }
-
-    /// What the server has written about itself.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
     }
 
     /// A prefix that nothing has used yet.

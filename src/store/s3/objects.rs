@@ -253,8 +253,35 @@ impl Connection {
         Err(Fault::new(FaultKind::Failed, words))
     }
 
-    /// Size and time of an object.
+    /// Size and time of an object. The answer to HEAD has no body that could say why it is refused:
+    /// then a byte of the object is asked for, and that answer's reason counts.
     pub async fn head(&self, key: &str) -> Result<Head, Fault> {
+        match self.ask_head(key).await {
+            Err(fault) if fault.kind == FaultKind::Unclear => {
+                self.ask_byte(key).await?;
+                self.ask_head(key).await
+            }
+            other => other,
+        }
+    }
+
+    async fn ask_byte(&self, key: &str) -> Result<(), Fault> {
+        let asked = self.run(RequestKind::Get, async |client, _| {
+            let request = client.get_object().bucket(&self.address.bucket).key(key);
+            let send = async {
+                let answer = request.range("bytes=0-0").send().await;
+                answer.map(drop).map_err(|error| Fault::of(&error))
+            };
+            self.within(0, send).await
+        });
+        match asked.await {
+            // An empty object, which may be read.
+            Err(fault) if fault.kind == FaultKind::Range => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn ask_head(&self, key: &str) -> Result<Head, Fault> {
         self.run(RequestKind::Head, async |client, _| {
             let request = client.head_object().bucket(&self.address.bucket).key(key);
             let send = async { request.send().await.map_err(|error| Fault::of(&error)) };
