@@ -264,7 +264,7 @@ class Repository:
         self.path, self.temporary, self.id = path, temporary, pinned
         self.decoded = collections.OrderedDict()
         self.packs, self.by_id = {}, None
-        need(self.names("roster/*"), path + " is no repository: it has no roster")
+        need(self.names("roster/" + 16 * "?"), path + " is no repository: it has no roster")
         for identity in identities:
             need(os.path.exists(identity), identity + " does not exist")
         self.open_operator_keys(identities)
@@ -350,7 +350,7 @@ class Repository:
 
     def read_rosters(self):
         previous = NO_PREVIOUS
-        for seq, name in enumerate(self.names("roster/*"), 1):
+        for seq, name in enumerate(self.names("roster/" + 16 * "?"), 1):
             data, message, signature = self.split_text(name)
             lines = decode_text(message, "holdfast-roster")
             root = dict(lines)["root"]
@@ -360,9 +360,18 @@ class Repository:
                  name + " has a wrong signature")
             self.check_link(name, dict(lines), seq, previous)
             previous = object_hash(data)
-            # Only the newest roster counts.
+            # Only the newest roster counts, for the fences of a promotion too.
+            begun = dict(lines).get("generation", "1 since 0").split(" since ")
+            self.since = int(begun[1])
+            self.fences = dict(rest.split(" ") for kind, rest in lines if kind == "fence")
+            self.fences["tomb"] = dict(lines).get("fence-tombstone", "0")
             self.actors = {rest.split(" ")[0]: (kind, rest.split(" ")) for kind, rest in lines
                            if kind in ("writer", "maintainer")}
+
+    def check_fence(self, log, seq, fields):
+        """What the lost primary of an earlier generation wrote alone does not count."""
+        need(int(fields["roster"].split(" ")[0]) >= self.since
+             or seq <= int(self.fences.get(log, "0")), "it was written before a promotion")
 
     def key_of(self, actor, seq, kinds):
         kind, words = self.actors.get(actor, (None, ()))
@@ -393,6 +402,7 @@ class Repository:
         lines = decode_text(message, "holdfast-commit")
         fields = dict(lines)
         need(fields["writer"] == writer, "it names another writer")
+        self.check_fence(writer, seq, fields)
         last, link = self.heads.get(writer, (0, NO_PREVIOUS))
         self.check_link(name, fields, seq, link if seq == last + 1 else "?")
         self.heads[writer] = seq, object_hash(data)
@@ -413,6 +423,7 @@ class Repository:
         key = self.key_of(maintainer, seq, ("maintainer",))
         need(self.is_signed("tombstone", message, signature, key), "signed by nobody who may")
         self.check_link(name, dict(lines), seq, None)
+        self.check_fence("tomb", seq, dict(lines))
         for key, rest in lines:
             if key == "forget":
                 self.forgotten.add(rest.split(" ")[0])

@@ -19,7 +19,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 8 | [`cli`]: arguments, output, exit codes |
-//! | 6 | [`backup`], [`restore`], [`maintenance`] (forget, prune, check, repair), [`replica`] (copy, heal, promote), [`view`] (ls, find, diff) |
+//! | 6 | [`backup`], [`restore`], [`maintenance`] (forget, prune, check, repair), [`replica`] (copy, heal, promote), [`view`] (ls, find, diff), [`mount`] (snapshots as a file system) |
 //! | 5 | [`repo`]: keys, roster, history, packs in and out, commits |
 //! | 4 | [`source`]: files, streams, commands; [`index`]: a cache in SQLite |
 //! | 3 | [`mod@format`]: bytes to values and back |
@@ -47,6 +47,7 @@ pub mod format;
 pub mod id;
 pub mod index;
 pub mod maintenance;
+pub mod mount;
 pub mod progress;
 pub mod replica;
 pub mod repo;

@@ -23,6 +23,8 @@ use crate::cli::command::init::InitArgs;
 use crate::cli::command::key::KeyArgs;
 use crate::cli::command::ls::LsArgs;
 use crate::cli::command::man::ManArgs;
+#[cfg(feature = "mount")]
+use crate::cli::command::mount::MountArgs;
 use crate::cli::command::promote::PromoteArgs;
 use crate::cli::command::prune::PruneArgs;
 use crate::cli::command::recover::RecoverArgs;
@@ -31,6 +33,8 @@ use crate::cli::command::repair::RepairArgs;
 use crate::cli::command::replica::ReplicaArgs;
 use crate::cli::command::restore::RestoreArgs;
 use crate::cli::command::scrub::ScrubArgs;
+#[cfg(feature = "webdav")]
+use crate::cli::command::serve::ServeArgs;
 use crate::cli::command::snapshots::SnapshotsArgs;
 use crate::cli::command::stats::StatsArgs;
 use crate::cli::command::version::VersionArgs;
@@ -96,6 +100,12 @@ pub enum Command {
     Stats(StatsArgs),
     /// Write a snapshot, or a part of it, back to a folder
     Restore(RestoreArgs),
+    /// Show the snapshots as a read-only file system
+    #[cfg(feature = "mount")]
+    Mount(MountArgs),
+    /// Show the snapshots to other programs over the network
+    #[cfg(feature = "webdav")]
+    Serve(ServeArgs),
     /// Verify the repository
     Check(CheckArgs),
     /// Remove snapshots by rule or by name

@@ -11,7 +11,6 @@ use crate::cli::error::CommandError;
 use crate::cli::explain::{check, key, prune, repository as place, usage};
 use crate::cli::open_repository::{open, unlock, unlock_unasked};
 use crate::cli::place::open_folder;
-use crate::cli::reading::read_access;
 use crate::cli::selector::Candidate;
 use crate::crypto::ids::DomainKeys;
 use crate::crypto::recipient::Identity;
@@ -23,6 +22,7 @@ use crate::maintenance::tombs::Reserve;
 use crate::repo::history::History;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
+use crate::repo::reading::read_access;
 use crate::repo::unlock::{Unlocked, maintainer_keys};
 use crate::store::local::LocalStore;
 

@@ -20,6 +20,8 @@ pub mod healing;
 pub mod known_addresses;
 pub mod log;
 pub mod maintaining;
+#[cfg(any(feature = "mount", feature = "webdav"))]
+pub mod mounting;
 pub mod open_repository;
 pub mod output;
 pub mod place;
@@ -101,6 +103,10 @@ fn execute(
         Command::Diff(args) => command::diff::run(&args, &full(global)?),
         Command::Stats(args) => command::stats::run(&args, &full(global)?),
         Command::Restore(args) => command::restore_run::run(&args, &full(global)?),
+        #[cfg(feature = "mount")]
+        Command::Mount(args) => command::mount::run(&args, &full(global)?),
+        #[cfg(feature = "webdav")]
+        Command::Serve(args) => command::serve::run(&args, &full(global)?),
         Command::RecoveryKit(args) => command::recovery_kit::run(&args, &full(global)?),
         Command::Forget(args) => command::forget::run(&args, &full(global)?),
         Command::Prune(args) => command::prune::run(&args, &full(global)?),

@@ -13,19 +13,17 @@ use crate::cli::place::{Place, open_store};
 use crate::cli::replicas;
 use crate::cli::selector::{Candidate, Selector, SelectorError, Which};
 use crate::cli::time::format_local;
-use crate::crypto::ids::DomainKeys;
 use crate::format::commit::ObjectName;
 use crate::format::limits;
 use crate::format::snapshot::Snapshot;
 use crate::id::DomainId;
-use crate::index::database::IndexDatabase;
 use crate::progress::Progress;
-use crate::repo::domain_index::{self, SegmentFindings};
 use crate::repo::error::RepoError;
 use crate::repo::history::{History, SnapshotRecord};
 use crate::repo::objects::open_named;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
+use crate::repo::reading::read_access;
 use crate::repo::state::StateDir;
 use crate::repo::unlock::Unlocked;
 use crate::restore::error::with_causes;
@@ -249,37 +247,6 @@ fn candidate<'a>(
     let source = snapshot.map_or("", |snapshot| &snapshot.source);
     let (committed, seq) = (record.time, record.seq);
     Candidate { id, source, time: made_at(record, snapshot), committed, seq }
-}
-
-/// A reader of chunks, whose index is brought up to date, and what is wrong with index segments.
-///
-/// The index is another than that of a writer: a writer must not take over what other writers
-/// claim, and forgets packs that have been deleted, whose ids a reader needs after a repack.
-pub fn read_access(
-    repository: &Repository,
-    history: &History,
-    unlocked: &Unlocked,
-) -> Result<(Arc<ReadAccess>, SegmentFindings), RepoError> {
-    let mut domains = Vec::new();
-    let mut findings = Vec::new();
-    for file in &unlocked.domains {
-        let keys = DomainKeys::derive(&file.secret);
-        let database = IndexDatabase::open(&repository.state.reading_index_path(file.domain))?;
-        let identity = keys.index_identity();
-        let all = |_| true;
-        findings.extend(domain_index::update(
-            repository,
-            history,
-            file.domain,
-            &identity,
-            &database,
-            all,
-        )?);
-        domains.push((file.domain, keys, database));
-    }
-    let store = Arc::clone(&repository.store);
-    let access = ReadAccess::new(store, repository.id, unlocked.read_identities(), domains);
-    Ok((Arc::new(access), findings))
 }
 
 /// When a snapshot was made, as it says itself, else as its commit says.

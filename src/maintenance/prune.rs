@@ -18,7 +18,7 @@ use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::prune_plan::input::PruneOptions;
 use crate::maintenance::prune_plan::{Amount, DeadObject, PrunePlan, plan_prune};
 use crate::maintenance::prune_state::{PruneState, heads};
-use crate::maintenance::tombs::{Maintainer, Reserve};
+use crate::maintenance::tombs::{ATTEMPTS_MAX, Maintainer, Reserve};
 use crate::progress::Progress;
 use crate::repo::history::History;
 use crate::store::StoreError;
@@ -85,11 +85,11 @@ impl Prune<'_> {
     /// and the next run says so in a tombstone.
     pub fn run(&self) -> Result<PruneReport, MaintenanceError> {
         self.maintainer.check_rights()?;
-        let now = self.maintainer.clock.now();
-        let (_, plan) = self.plan(now)?;
-        let deleted = match self.maintainer.declare(&announcement(&plan))? {
+        let (plan, now, store_now) = self.announce()?;
+        let deleted = match store_now {
+            // By now more time has passed than when the plan was made.
             Some(store_now) if !plan.deletions.is_empty() => {
-                self.delete(&plan.deletions, now.min(store_now))?
+                self.delete(&plan.deletions, self.maintainer.clock.now().min(store_now))?
             }
             _ => Amount::default(),
         };
@@ -99,6 +99,19 @@ impl Prune<'_> {
             error => Err(error),
         })?;
         Ok(self.report(plan, now, deleted))
+    }
+
+    /// Plans, and says so in a tombstone right behind those that the plan was made from.
+    fn announce(&self) -> Result<(PrunePlan, SystemTime, Option<SystemTime>), MaintenanceError> {
+        let mut attempts = 1;
+        loop {
+            let now = self.maintainer.clock.now();
+            let (state, plan) = self.plan(now)?;
+            match self.maintainer.declare_after(state.history.tomb, &announcement(&plan)) {
+                Err(MaintenanceError::Contended { .. }) if attempts < ATTEMPTS_MAX => attempts += 1,
+                result => return Ok((plan, now, result?)),
+            }
+        }
     }
 
     fn report(&self, plan: PrunePlan, now: SystemTime, deleted: Amount) -> PruneReport {
@@ -180,7 +193,8 @@ impl Prune<'_> {
 
 /// What is said before anything is deleted. Deletions are said once more: their tombstone also
 /// tells the time by the store's clock.
-fn announcement(plan: &PrunePlan) -> Vec<Declaration> {
+#[must_use]
+pub fn announcement(plan: &PrunePlan) -> Vec<Declaration> {
     let names = |list: &[String], declare: fn(ObjectName) -> Declaration| {
         list.iter().filter_map(|name| name.parse().ok()).map(declare).collect::<Vec<_>>()
     };
@@ -191,7 +205,9 @@ fn announcement(plan: &PrunePlan) -> Vec<Declaration> {
     all
 }
 
-fn declarations(
+/// The same said of several objects.
+#[must_use]
+pub fn declarations(
     objects: &[DeadObject],
     declare: fn(ObjectName) -> Declaration,
 ) -> Vec<Declaration> {

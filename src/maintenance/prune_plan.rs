@@ -43,6 +43,7 @@ use std::time::{Duration, SystemTime};
 use crate::maintenance::prune_plan::facts::{Cause, Facts, Fate};
 use crate::maintenance::prune_plan::input::{PrunableKind, PruneInput, PruneOptions, is_older};
 use crate::maintenance::prune_plan::repack::{RepackCandidate, plan_repack};
+use crate::repo::history::is_half_spent;
 use crate::store::Entry;
 
 /// How far the clock may stand before the newest first-seen time: clocks of a store's own hosts
@@ -132,7 +133,7 @@ pub struct PruneTotals {
 /// in the order given, then their `done` in another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrunePlan {
-    /// Intended objects that are needed again, or held.
+    /// Intended objects that are needed again, or held while the intent is young.
     pub withdrawals: Vec<String>,
     /// Objects to intend.
     pub intents: Vec<DeadObject>,
@@ -170,6 +171,11 @@ pub fn plan_prune(input: &PruneInput<'_>) -> Result<PrunePlan, PruneError> {
         match (facts.fate(kind, entry), since) {
             (Fate::Needed, None) => {}
             (Fate::Held, None) => plan.totals.held.add(entry.size),
+            // Another maintainer, who knows of no running backup, may be deleting it by now: who
+            // relies on it must see the intent.
+            (Fate::Held, Some(since)) if is_half_spent(input.now, since, input.options.grace) => {
+                plan.totals.held.add(entry.size);
+            }
             (Fate::Needed | Fate::Held, Some(_)) => plan.withdrawals.push(entry.name.clone()),
             (Fate::Dead(cause), None) => {
                 let until = input.now.checked_add(input.options.grace);

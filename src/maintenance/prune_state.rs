@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::crypto::recipient::Identity;
 use crate::format::commit::{ObjectName, SnapshotName};
-use crate::format::refs::{self, Refs};
+use crate::format::refs;
 use crate::id::ActorId;
 use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::prune_plan::CLOCK_BEHIND_MAX;
@@ -22,6 +22,9 @@ use crate::repo::error::RepoError;
 use crate::repo::history::{History, SnapshotRecord};
 use crate::repo::open::Repository;
 use crate::store::Entry;
+
+/// A snapshot that is needed: what the logs say, and what the plan is told of it.
+pub type Needed<'a> = (&'a SnapshotRecord, &'a SnapshotState);
 
 /// Everything that a plan is made from.
 pub struct PruneState {
@@ -59,10 +62,27 @@ impl PruneState {
         })?;
         let mut history = History::read(repository)?;
         history.require_sound()?;
+        let maintainer_reads = |history: &History, needed: &[Needed<'_>]| {
+            read_usage(&RefsReader::new(repository, history, identities), needed)
+        };
+        Self::of_parts(now, grace, stored, history, running, maintainer_reads)
+    }
+
+    /// The same from parts that were read before, in the order *running*, *stored*, *history*;
+    /// `usage` reads the refs of the snapshots that are needed.
+    pub fn of_parts<E>(
+        now: SystemTime,
+        grace: Duration,
+        stored: Vec<Entry>,
+        history: History,
+        running: Vec<RunningBackup>,
+        usage: impl FnOnce(&History, &[Needed<'_>]) -> Result<PackUsage, E>,
+    ) -> Result<Self, E> {
         let names: HashSet<&str> = stored.iter().map(|entry| entry.name.as_str()).collect();
         let snapshots = snapshot_states(&history, &names);
-        let reader = RefsReader::new(repository, &history, identities);
-        let usage = read_usage(&reader, &history, &snapshots, now, grace)?;
+        let records = history.snapshots.iter().zip(&snapshots);
+        let needed: Vec<_> = records.filter(|(_, state)| state.is_needed(now, grace)).collect();
+        let usage = usage(&history, &needed)?;
         let committed = committed_objects(&history);
         let intents = history.intents.iter();
         let intents = intents
@@ -169,14 +189,9 @@ fn committed_objects(history: &History) -> Vec<CommittedObject> {
 
 fn read_usage(
     reader: &RefsReader<'_>,
-    history: &History,
-    snapshots: &[SnapshotState],
-    now: SystemTime,
-    grace: Duration,
+    needed: &[Needed<'_>],
 ) -> Result<PackUsage, MaintenanceError> {
     let mut usage = PackUsage::default();
-    let records = history.snapshots.iter().zip(snapshots);
-    let needed: Vec<_> = records.filter(|(_, state)| state.is_needed(now, grace)).collect();
     for batch in needed.chunks(BATCH) {
         let records: Vec<&SnapshotRecord> = batch.iter().map(|(record, _)| *record).collect();
         for (refs, (record, state)) in reader.read_newest(&records).into_iter().zip(batch) {
@@ -186,15 +201,25 @@ fn read_usage(
             } else {
                 Some(reader.read(&record.original)?)
             };
-            let addressed = pack_names(first.as_ref().unwrap_or(&newest));
-            usage.add_snapshot(&state.name, newest.packs.iter().map(pack_use), addressed);
+            let first = first.as_ref().unwrap_or(&newest);
+            add_usage(&mut usage, state, &newest.packs, &first.packs);
         }
     }
     Ok(usage)
 }
 
-fn pack_names(refs: &Refs) -> Vec<String> {
-    refs.packs.iter().map(|pack| ObjectName::Data(pack.pack).to_string()).collect()
+/// Adds what the newest and the first refs of a snapshot say.
+pub fn add_usage(
+    usage: &mut PackUsage,
+    snapshot: &SnapshotState,
+    newest: &[refs::PackUse],
+    first: &[refs::PackUse],
+) {
+    usage.add_snapshot(&snapshot.name, newest.iter().map(pack_use), pack_names(first));
+}
+
+fn pack_names(refs: &[refs::PackUse]) -> Vec<String> {
+    refs.iter().map(|pack| ObjectName::Data(pack.pack).to_string()).collect()
 }
 
 /// A line of refs as the plan takes it.

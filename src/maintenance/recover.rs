@@ -2,13 +2,14 @@
 //!
 //! The recall takes back, in the same tombstone, every intent on what the snapshot needs, so a
 //! prune that reads afterwards keeps it. A prune that is deleting at this very moment may be a few
-//! deletions ahead: so everything is looked at again in the end.
+//! deletions ahead: so everything is looked at again in the end, and what is not whole any more is
+//! forgotten again. Where the intents are older than half the grace time nobody should prune now.
 
 use std::collections::{BTreeSet, HashSet};
 
 use crate::crypto::recipient::Identity;
 use crate::format::commit::ObjectName;
-use crate::format::tombstone::Declaration;
+use crate::format::tombstone::{Declaration, Remark};
 use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::snapshot_refs::RefsReader;
 use crate::maintenance::tombs::Maintainer;
@@ -107,6 +108,10 @@ pub fn recall(
     maintainer.declare(&declarations)?;
     match missing(&*maintainer.repository.store, &objects)?.len() {
         0 => Ok(()),
-        missing => Err(MaintenanceError::Gone { snapshot: record.name.id, missing }),
+        missing => {
+            let reason = Remark::lossy("a prune was faster than its recall");
+            maintainer.declare(&[Declaration::Forget { snapshot: record.name, reason }])?;
+            Err(MaintenanceError::Gone { snapshot: record.name.id, missing })
+        }
     }
 }

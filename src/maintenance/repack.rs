@@ -30,6 +30,7 @@ use crate::maintenance::prune_state::PruneState;
 use crate::maintenance::snapshot_refs::{BATCH, RefsReader};
 use crate::maintenance::tombs::Maintainer;
 use crate::progress::Progress;
+use crate::repo::error::RepoError;
 use crate::repo::history::{History, SnapshotRecord};
 use crate::repo::objects::put_named;
 use crate::repo::read_access::ReadAccess;
@@ -227,10 +228,12 @@ fn commit(
     let mut relocated = 0;
     maintainer.commit(|seq, history| {
         relocated = 0;
+        let mut relied: Vec<ObjectName> = written.puts.iter().map(|put| put.name).collect();
         let mut changes = Changes { puts: written.puts.clone(), relocations: Vec::new() };
         for record in records.iter().filter(|record| is_unchanged(history, record)) {
             let refs = reader.read(&record.refs)?;
             let Some(newer) = relocate(refs, maintainer.keys.id, seq, written) else { continue };
+            relied.extend(newer.packs.iter().map(|line| ObjectName::Data(line.pack)));
             let (entry, put) = put_refs(maintainer, keys, record.name, &newer)?;
             // Snapshots that use the same have different labels or not; equal refs are one object.
             if !changes.puts.contains(&put) {
@@ -239,10 +242,31 @@ fn commit(
             changes.relocations.push(entry);
             relocated += 1;
         }
+        check_intents(maintainer, history, &relied, changes.puts.last())?;
         Ok(Some(changes))
     })?;
     written.report.snapshots = relocated;
     Ok(())
+}
+
+/// What the commit names and its refs rely on must not be about to be deleted: between the first
+/// new pack and here any time may have passed. The newest object put tells the store's time.
+fn check_intents(
+    maintainer: &Maintainer<'_>,
+    history: &History,
+    relied: &[ObjectName],
+    newest: Option<&PutEntry>,
+) -> Result<(), MaintenanceError> {
+    let is_named = |name| history.intents.contains_key(name) || history.deleted.contains(name);
+    let Some(newest) = newest.filter(|_| relied.iter().any(is_named)) else { return Ok(()) };
+    let grace = Duration::from_secs(maintainer.repository.roster.grace_seconds);
+    let now = maintainer.repository.store.stat(&newest.name.to_string())?.first_seen;
+    // Objects without refs put just now: their own age does not tell the time.
+    let now = now.max(maintainer.clock.now());
+    match relied.iter().filter(|name| history.is_doomed(name, now, grace)).count() {
+        0 => Ok(()),
+        packs => Err(RepoError::PacksIntended { packs }.into()),
+    }
 }
 
 fn is_unchanged(history: &History, record: &SnapshotRecord) -> bool {

@@ -91,6 +91,32 @@ impl Maintainer<'_> {
         Ok(written)
     }
 
+    /// The same for what was planned on a history whose newest tombstone is `seen`: nothing is
+    /// written where another has been appended since.
+    ///
+    /// *Why*: a plan may take back an intent that another maintainer has carried out meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::declare`]; [`MaintenanceError::Contended`] means that it is to be planned anew.
+    pub fn declare_after(
+        &self,
+        seen: Option<(u64, ObjectId)>,
+        declarations: &[Declaration],
+    ) -> Result<Option<SystemTime>, MaintenanceError> {
+        self.check_rights()?;
+        let _lock = self.repository.state.lock("tomb.lock")?;
+        let mut head = seen.unwrap_or((0, NO_PREVIOUS));
+        let mut written = None;
+        for part in declarations.chunks(DECLARATIONS_MAX) {
+            let Some(first_seen) = self.try_append(&mut head, part)? else {
+                let object = Tombstone::object_name(head.0 + 1);
+                return Err(MaintenanceError::Contended { object, attempts: 1 });
+            };
+            written = Some(first_seen);
+        }
+        Ok(written)
+    }
+
     fn read_head(&self) -> Result<(u64, ObjectId), MaintenanceError> {
         let mut history = History::read(self.repository)?;
         history.require_sound()?;
@@ -103,24 +129,34 @@ impl Maintainer<'_> {
         declarations: &[Declaration],
     ) -> Result<SystemTime, MaintenanceError> {
         for _ in 0..ATTEMPTS_MAX {
-            let tomb = self.tombstone(*head, declarations);
-            let signed = tomb.encode_and_sign(&self.keys.key).map_err(RepoError::Sign)?;
-            let object = Tombstone::object_name(tomb.seq);
-            match self.put(&object, &signed)? {
-                Put::Exists => *head = self.read_head()?,
-                Put::Created => {
-                    *head = (tomb.seq, object_id(&signed));
-                    self.repository.see(|witness| {
-                        if witness.tomb.map(|seen| seen.0) < Some(head.0) {
-                            witness.tomb = Some(*head);
-                        }
-                    })?;
-                    return Ok(self.repository.store.stat(&object)?.first_seen);
-                }
+            if let Some(first_seen) = self.try_append(head, declarations)? {
+                return Ok(first_seen);
             }
+            *head = self.read_head()?;
         }
         let object = Tombstone::object_name(head.0 + 1);
         Err(MaintenanceError::Contended { object, attempts: ATTEMPTS_MAX })
+    }
+
+    /// When the store took the tombstone in; nothing where its place is taken.
+    fn try_append(
+        &self,
+        head: &mut (u64, ObjectId),
+        declarations: &[Declaration],
+    ) -> Result<Option<SystemTime>, MaintenanceError> {
+        let tomb = self.tombstone(*head, declarations);
+        let signed = tomb.encode_and_sign(&self.keys.key).map_err(RepoError::Sign)?;
+        let object = Tombstone::object_name(tomb.seq);
+        if self.put(&object, &signed)? == Put::Exists {
+            return Ok(None);
+        }
+        *head = (tomb.seq, object_id(&signed));
+        self.repository.see(|witness| {
+            if witness.tomb.map(|seen| seen.0) < Some(head.0) {
+                witness.tomb = Some(*head);
+            }
+        })?;
+        Ok(Some(self.repository.store.stat(&object)?.first_seen))
     }
 
     fn tombstone(&self, head: (u64, ObjectId), declarations: &[Declaration]) -> Tombstone {

@@ -6,6 +6,8 @@
 //! when its frame is sealed: until then it is *pending* under its frame's number.
 //! Memory: two packs, one tree pack, and a few frames for each worker.
 
+mod upload;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +16,6 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::compress::{CompressError, Level};
 use crate::crypto::ids::{ChunkKind, DomainKeys};
-use crate::format::commit::ObjectName;
 use crate::format::index_segment::IndexedPack;
 use crate::format::node::ChunkRun;
 use crate::format::pack::PackKind;
@@ -24,7 +25,7 @@ use crate::index::lookup::ChunkLookup;
 use crate::repo::pack_builder::{Frame, PackBuildError, PackBuilder, PackSettings, SealedPack};
 use crate::repo::workers::{Tools, Workers};
 use crate::repo::write_counts::WriteCounts;
-use crate::store::{Put, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// A frame is closed when it has at least this many plain bytes…
 const FRAME_BYTES: u64 = 1024 * 1024;
@@ -160,8 +161,9 @@ impl ChunkWriter {
         for _ in 0..store.upload_slots().clamp(1, UPLOADS_MAX) {
             let (store, sealed) = (Arc::clone(&store), sealed.clone());
             let (events, spare) = (event_sender.clone(), spare_sender.clone());
-            threads
-                .push(std::thread::spawn(move || store_packs(&*store, &sealed, &events, &spare)));
+            threads.push(std::thread::spawn(move || {
+                upload::store_packs(&*store, &sealed, &events, &spare)
+            }));
         }
         drop((event_sender, spare_sender, sealed));
         Ok(Self {
@@ -480,32 +482,5 @@ impl Sealing {
 
     fn store(&self, pack: SealedPack) -> Result<(), WriteError> {
         self.packs.send(pack).map_err(|_| WriteError::WorkerLost)
-    }
-}
-
-fn store_packs(
-    store: &dyn Store,
-    packs: &Receiver<SealedPack>,
-    events: &Sender<Event>,
-    spare: &Sender<Vec<u8>>,
-) {
-    let is_far = store.upload_slots() > 1;
-    for SealedPack { mut object, entry } in packs {
-        let name = ObjectName::Data(entry.name).to_string();
-        let put = if is_far {
-            store.put_owned(&name, std::mem::take(&mut object))
-        } else {
-            store.put(&name, &object)
-        };
-        let event = match put {
-            Ok(put) => Event::Stored { pack: Box::new(entry), created: put == Put::Created },
-            Err(error) => Event::Failed(error.into()),
-        };
-        let failed = matches!(event, Event::Failed(_));
-        drop(events.send(event));
-        if failed {
-            return;
-        }
-        drop(spare.send(object));
     }
 }

@@ -4,7 +4,7 @@
 //! is wrong with one log is a finding; the others are read all the same.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::crypto::ids::object_id;
 use crate::format::commit::{Commit, ObjectName, SnapshotEntry, SnapshotName};
@@ -104,6 +104,28 @@ impl History {
             history.remember(repository)?;
         }
         Ok(history)
+    }
+
+    /// What commits and tombstones say that were checked before: logs with their commits in order,
+    /// and the chain with the times when the store took its tombstones in.
+    #[must_use]
+    pub fn of_texts(
+        logs: BTreeMap<ActorId, Vec<CommitRecord>>,
+        is_maintainer: impl Fn(ActorId) -> bool,
+        tombs: &[(&Tombstone, ObjectId, SystemTime)],
+    ) -> Self {
+        let mut history = Self::default();
+        for record in logs.values().flatten() {
+            history.take_snapshot(record);
+        }
+        history.logs = logs;
+        history.apply_relocations(is_maintainer);
+        for (tomb, hash, first_seen) in tombs {
+            history.apply_tomb(tomb, *first_seen);
+            history.tomb = Some((tomb.seq, *hash));
+        }
+        history.sort_snapshots();
+        history
     }
 
     /// By time; but those of one writer stay in the order of its log, whatever its clock said.
@@ -213,7 +235,17 @@ impl History {
         self.findings.iter().any(|finding| finding.to_string().contains(object))
     }
 
-    fn take_commit(&mut self, repository: &Repository, actor: ActorId, record: CommitRecord) {
+    /// Whether nothing new may rely on the object: it has been deleted, or has an intent that is
+    /// half the grace time old or more, so that a deletion may be under way.
+    ///
+    /// `now` is the time by the store's clock, taken after this history was read, or a later one.
+    #[must_use]
+    pub fn is_doomed(&self, name: &ObjectName, now: SystemTime, grace: Duration) -> bool {
+        let is_old = |since: &SystemTime| is_half_spent(now, *since, grace);
+        self.deleted.contains(name) || self.intents.get(name).is_some_and(is_old)
+    }
+
+    fn take_snapshot(&mut self, record: &CommitRecord) {
         if let Some(entry) = record.commit.snapshot {
             self.snapshots.push(SnapshotRecord {
                 name: entry.snapshot,
@@ -226,6 +258,10 @@ impl History {
                 is_deleted: false,
             });
         }
+    }
+
+    fn take_commit(&mut self, repository: &Repository, actor: ActorId, record: CommitRecord) {
+        self.take_snapshot(&record);
         if repository.roster.maintainer(actor).is_none() {
             let object = Commit::object_name(actor, record.commit.seq);
             if !record.commit.relocations.is_empty() {
@@ -263,7 +299,7 @@ impl History {
     }
 
     fn read_tombs(&mut self, repository: &Repository, witness: &Witness) -> Result<(), RepoError> {
-        self.apply_relocations(repository);
+        self.apply_relocations(|actor| repository.roster.maintainer(actor).is_some());
         let mut entries = Vec::new();
         repository.store.list("tomb/", &mut |entry| entries.push(entry))?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -297,9 +333,9 @@ impl History {
         Ok(())
     }
 
-    fn apply_relocations(&mut self, repository: &Repository) {
+    fn apply_relocations(&mut self, is_maintainer: impl Fn(ActorId) -> bool) {
         for (actor, records) in &self.logs {
-            if repository.roster.maintainer(*actor).is_none() {
+            if !is_maintainer(*actor) {
                 continue;
             }
             for relocation in records.iter().flat_map(|record| &record.commit.relocations) {
@@ -357,6 +393,13 @@ fn with_texts<'a>(
         let listed: Vec<&Entry> = batch.iter().map(|(_, entry)| entry).collect();
         batch.iter().zip(read_texts(&*repository.store, &repository.texts, &listed))
     })
+}
+
+/// Whether an intent first seen at `since` is half the grace time old; one that seems to lie in the
+/// future is: the clock is not to be trusted.
+#[must_use]
+pub fn is_half_spent(now: SystemTime, since: SystemTime, grace: Duration) -> bool {
+    now.duration_since(since).map_or(true, |age| age >= grace / 2)
 }
 
 trait OrDefaultLog<'a> {

@@ -17,6 +17,7 @@ pub mod pack_reader;
 pub mod pack_scan;
 pub mod parallel;
 pub mod read_access;
+pub mod reading;
 pub mod roles;
 pub mod session;
 pub mod snapshot_path;

@@ -176,11 +176,11 @@ impl WriteSession {
         let _lock = self.repository.state.lock("commit.lock")?;
         let mut history = History::read(&self.repository)?;
         history.require_sound()?;
-        self.check_intents(&history, handles)?;
         let (mut puts, segments) = self.put_index()?;
         let seq = history.head(self.keys.id).map_or(1, |(seq, _)| seq + 1);
         let snapshot = snapshot(seq, &self);
         let entry = self.put_snapshot(&snapshot, uses, &mut puts)?;
+        self.check_intents(&history, handles, &entry)?;
         let other_bytes = puts.iter().filter(|put| !is_data(put)).map(|put| put.bytes).sum();
         self.put_commit(&history, puts, Some(entry))?;
         self.chunks.lookup().commit(&segments)?;
@@ -190,21 +190,25 @@ impl WriteSession {
 
     /// A pack that was reused and is about to be deleted must not be relied on: unless the intent
     /// is young, so that the deletion's own check will see this commit.
+    ///
+    /// What the time is says the store, by the refs just put: this host's clock may be behind.
     fn check_intents(
         &mut self,
         history: &History,
         handles: &[PackHandle],
+        entry: &SnapshotEntry,
     ) -> Result<(), RepoError> {
-        let grace = Duration::from_secs(self.repository.roster.grace_seconds);
-        let now = self.clock.now();
-        let is_lost = |name: &ObjectName| {
-            let old =
-                |seen: &SystemTime| now.duration_since(*seen).map_or(true, |age| age >= grace / 2);
-            history.deleted.contains(name) || history.intents.get(name).is_some_and(old)
-        };
         let lookup = self.chunks.lookup();
-        let names = handles.iter().filter_map(|handle| lookup.pack_row(handle));
-        let packs = names.filter(|row| is_lost(&ObjectName::Data(row.name))).count();
+        let rows = handles.iter().filter_map(|handle| lookup.pack_row(handle));
+        let names: Vec<ObjectName> = rows.map(|row| ObjectName::Data(row.name)).collect();
+        let is_named = |name| history.intents.contains_key(name) || history.deleted.contains(name);
+        if !names.iter().any(is_named) {
+            return Ok(());
+        }
+        let refs = ObjectName::Refs(entry.refs_actor, entry.refs).to_string();
+        let now = self.repository.store.stat(&refs)?.first_seen;
+        let grace = Duration::from_secs(self.repository.roster.grace_seconds);
+        let packs = names.iter().filter(|name| history.is_doomed(name, now, grace)).count();
         if packs == 0 { Ok(()) } else { Err(RepoError::PacksIntended { packs }) }
     }
 
@@ -308,6 +312,7 @@ impl WriteSession {
         if is_taken {
             return Err(RepoError::DuplicateWriter { object, writer: self.keys.id });
         }
+        self.repository.texts.keep_own(&object, &signed);
         let head = (seq, object_id(&signed));
         self.repository.see(|witness| {
             witness.logs.insert(self.keys.id.to_string(), head);

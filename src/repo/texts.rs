@@ -18,6 +18,9 @@ use crate::store::{Entry, Store, StoreError};
 /// Texts that are fetched ahead: bounds the memory that a hostile store can fill.
 pub const BATCH: usize = 16;
 
+/// In the place of the time: a text of this host's own.
+const OWN: i64 = 0;
+
 /// The texts of one repository that this host has fetched before.
 pub struct TextCache(Option<Mutex<Connection>>);
 
@@ -52,13 +55,20 @@ impl TextCache {
     fn find(&self, entry: &Entry) -> Option<Vec<u8>> {
         let connection = self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         let found = connection.query_row(
-            "SELECT bytes FROM text WHERE name = ?1 AND size = ?2 AND first_seen = ?3",
-            params![entry.name, entry.size.cast_signed(), seconds(entry.first_seen)],
+            "SELECT bytes FROM text WHERE name = ?1 AND size = ?2 AND first_seen IN (?3, ?4)",
+            params![entry.name, entry.size.cast_signed(), seconds(entry.first_seen), OWN],
             |row| row.get::<_, Vec<u8>>(0),
         );
         // What cannot be read here is fetched.
         let bytes = found.optional().ok().flatten()?;
         (bytes.len() as u64 == entry.size).then_some(bytes)
+    }
+
+    /// Keeps a text that this host has just written; when the store took it in is not known yet.
+    pub fn keep_own(&self, name: &str, bytes: &[u8]) {
+        let first_seen = SystemTime::UNIX_EPOCH;
+        let size = bytes.len() as u64;
+        self.keep(&[(&Entry { name: name.to_owned(), size, first_seen }, bytes)]);
     }
 
     fn keep(&self, fetched: &[(&Entry, &[u8])]) {

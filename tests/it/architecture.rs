@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Top-level modules by layer; a module may use its own layer and those below.
 const LAYERS: [(u8, &[&str]); 6] = [
     (8, &["cli"]),
-    (6, &["backup", "restore", "maintenance", "replica", "view"]),
+    (6, &["backup", "restore", "maintenance", "replica", "view", "mount"]),
     (5, &["repo"]),
     (4, &["source", "index"]),
     (3, &["format"]),

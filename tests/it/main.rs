@@ -21,17 +21,23 @@ mod keys;
 mod kill;
 mod maintenance_cli;
 mod model;
+#[cfg(feature = "mount")]
+mod mount;
 mod moved_clock;
 mod program;
 mod prune;
 mod replica;
+mod replica_cli;
 mod roles;
 mod s3_conformance;
 mod s3_faults;
 mod s3_services;
 mod servers;
+mod simulation;
 mod sink;
 mod spec;
 mod surprises;
 mod tour;
 mod vectors;
+#[cfg(feature = "webdav")]
+mod webdav;

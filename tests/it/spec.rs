@@ -17,19 +17,23 @@ use holdfast::chunker::{ChunkSizes, Chunker};
 use holdfast::clock::SystemClock;
 use holdfast::compress::Level;
 use holdfast::crypto::ids::content_hash;
-use holdfast::crypto::recipient::ReadIdentity;
+use holdfast::crypto::recipient::{Identity, Prompter, ReadIdentity, Unattended};
 use holdfast::format::limits;
 use holdfast::format::node::{Node, NodeKind, UnixTime};
 use holdfast::format::signed_text::NO_PREVIOUS;
 use holdfast::format::tombstone::{Declaration, Tombstone};
 use holdfast::index::previous_tree::PreviousTreeWriter;
+use holdfast::progress::Progress;
+use holdfast::replica::copy::{CopyOptions, copy};
+use holdfast::replica::promote::promote;
 use holdfast::repo::create::{CreateOptions, create};
 use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
 use holdfast::repo::session::{SessionOptions, WriteSession};
+use holdfast::repo::unlock::Unlocked;
 use holdfast::source::stream::ReaderStream;
-use holdfast::store::Store;
 use holdfast::store::local::LocalStore;
+use holdfast::store::{Store, StoreError};
 use secrecy::ExposeSecret;
 
 fn folder() -> PathBuf {
@@ -354,6 +358,41 @@ fn check_restored(base: &Path, dir: &[u8], node: &Node, content: &[u8]) {
         let length = rustix::fs::getxattr(&path, &key[..], &mut stored[..]).unwrap();
         assert_eq!(&stored[..length], &value[..], "{shown}");
     }
+}
+
+#[test]
+fn restore_py_reads_a_promoted_replica_and_not_what_it_has_fenced() {
+    if !are_on_path(&["python3", "age", "zstd"]) {
+        return;
+    }
+    let mut written = Written::make();
+    let old: Arc<dyn Store> = Arc::new(LocalStore::open(written.path("repo")).unwrap());
+    let west: Arc<dyn Store> = Arc::new(LocalStore::create(written.path("west"), 0).unwrap());
+    let source = Repository::open(Arc::clone(&old), &written.path("state"), None).unwrap();
+    let (now, progress) = (std::time::SystemTime::now(), Progress::default());
+    copy(&source, &*west, CopyOptions::default(), now, &progress).unwrap();
+    let text = std::fs::read_to_string(written.path("identity")).unwrap();
+    let owner = Identity::parse_file(&text, &(Arc::new(Unattended) as Arc<dyn Prompter>)).unwrap();
+    let states = written.path("west-state");
+    let mut replica = Repository::open(Arc::clone(&west), &states, Some(source.id)).unwrap();
+    let unlocked = Unlocked::open(&replica, &owner).unwrap();
+    promote(&mut replica, &unlocked).unwrap();
+    // The old primary goes on, and its objects get into the new one somehow.
+    let dump = written.dump.clone();
+    written.backup(&old, vec![stream("dump.sql", b"fenced")]);
+    let mut names = Vec::new();
+    old.list("", &mut |entry| names.push(entry.name)).unwrap();
+    for name in names {
+        if matches!(west.stat(&name), Err(StoreError::NotFound { .. })) {
+            west.put(&name, &old.get(&name, u64::MAX).unwrap()).unwrap();
+        }
+    }
+    std::fs::rename(written.path("repo"), written.path("lost")).unwrap();
+    std::fs::rename(written.path("west"), written.path("repo")).unwrap();
+    written.dump = dump;
+    let list = String::from_utf8(written.restore_py(&["list"])).unwrap();
+    assert_eq!(list.matches("shop@db").count(), 2, "{list}");
+    assert!(written.restore_py(&["cat", "latest", "dump.sql"]) == written.dump);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod promote;
 pub mod prune;
 pub mod recover;
@@ -27,6 +29,8 @@ pub mod replica;
 pub mod restore;
 pub mod restore_run;
 pub mod scrub;
+#[cfg(feature = "webdav")]
+pub mod serve;
 pub mod snapshots;
 pub mod stats;
 pub mod version;

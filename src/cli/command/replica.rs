@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{replica, usage};
+use crate::cli::known_addresses;
 use crate::cli::open_repository::open_without_options;
 use crate::cli::place::{Place, open_store};
 use crate::cli::replicas::{self, Known};
@@ -89,6 +90,7 @@ fn add(args: &ReplicaAddArgs, context: &Context) -> Result<Exit, CommandError> {
     let copied = known.get(&args.name).and_then(|known| known.copied.clone());
     known.insert(args.name.clone(), Known { url: url.clone(), copied });
     replicas::write(repository.state.path(), &known)?;
+    known_addresses::remember(&context.state_dir()?, &place, &*store)?;
     let output = &context.output;
     output.line(&format!("replica {:?} is at {url}", args.name));
     output.note(&format!("Copy to it: holdfast copy --to {}", args.name));

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod key;
+pub mod mount;
 pub mod prune;
 pub mod replica;
 pub mod repository;
@@ -56,6 +57,7 @@ pub fn all() -> impl Iterator<Item = &'static Explanation> {
         store::ALL,
         source::ALL,
         restore::ALL,
+        mount::ALL,
         check::ALL,
         prune::ALL,
         replica::ALL,
@@ -80,7 +82,10 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_well_formed() {
-        let groups = ["USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "CHECK", "PRUNE", "TRUST"];
+        let groups = [
+            "USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "MOUNT", "CHECK", "PRUNE", "TRUST",
+            "REPLICA",
+        ];
         let mut seen = BTreeSet::new();
         for entry in all() {
             assert!(seen.insert(entry.id), "{} twice", entry.id);

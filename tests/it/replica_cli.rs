@@ -1,0 +1,146 @@
+//! Replicas through the binary: the README's chapter, and what a disaster looks like.
+
+use std::fs;
+
+use crate::household::{copy_of, files_below};
+use crate::program::Program;
+
+/// A home with a passphrase, a repository, and two snapshots of a folder.
+fn home() -> Program {
+    let mut home = Program::new();
+    let file = home.write("secret", "correct horse battery staple\n");
+    set_private(&file);
+    home.set("HOLDFAST_PASSWORD_FILE", &file);
+    home.set("HOLDFAST_REPO", &home.arg("main"));
+    home.write("data/a", "first");
+    home.write("data/big", &"0123456789abcdef".repeat(200_000));
+    home.run(&["init", "--grace", "1s", "--pack-size", "1MiB"]).ends(0);
+    home.run(&["backup", "data"]).ends(0);
+    home.write("data/a", "second");
+    home.run(&["backup", "data"]).ends(0);
+    home
+}
+
+fn set_private(path: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The first object of a kind, as a path.
+fn object(home: &Program, place: &str, kind: &str) -> std::path::PathBuf {
+    let files = files_below(&home.path(place));
+    let name = files.into_keys().find(|name| name.starts_with(kind)).unwrap();
+    home.path(place).join(name)
+}
+
+/// What was restored is what is in the folder.
+fn assert_same(home: &Program, restored: &str) {
+    let same = files_below(&home.path(restored)) == files_below(&home.path("data"));
+    assert!(same, "{restored} differs");
+}
+
+fn damage(path: &std::path::Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn two_regions_from_the_first_copy_to_a_new_primary() {
+    let mut home = home();
+    let west = home.arg("west");
+    let latest = format!("latest:{}", home.arg("data"));
+    home.run(&["replica", "add", "west", &west]).ends(0).says("replica \"west\" is at …");
+    home.run(&["copy", "--to", "west"]).ends(0);
+    home.run(&["replica", "list"]).ends(0).says("…west…");
+    let again = home.run(&["copy", "--to", "west", "--json"]).ends(0);
+    let summary = again.events().pop().unwrap();
+    assert_eq!(summary["objects"], 0, "{summary}");
+    home.run(&["check", "-r", &west, "--no-key", "--read-data"]).ends(0);
+    home.run(&["scrub", &west]).ends(0);
+    home.run(&["backup", "-r", &west, "data"]).ends(15).warns("…HF-REPO-018…");
+    home.run(&["restore", "-r", &west, &latest, "--target", &home.arg("from-west")]).ends(0);
+    assert_same(&home, "from-west");
+
+    // A damaged pack: found, healed, and the damaged bytes kept.
+    damage(&object(&home, "main", "data/"));
+    home.run(&["check", "--read-data", "--no-key"]).ends(4);
+    home.run(&["repair", "--from", "west", "--read-data"])
+        .ends(0)
+        .says("data/…: fetched from west…");
+    home.run(&["check", "--read-data"]).ends(0);
+    assert!(home.path("main/aside").is_dir());
+
+    // A restore that takes what it needs from anywhere.
+    for kind in ["data/", "snap/", "index/"] {
+        fs::remove_file(object(&home, "main", kind)).unwrap();
+    }
+    let any = home.arg("from-any");
+    home.run(&["restore", &latest, "--from-any", "--target", &any])
+        .ends(0)
+        .warns("…served by west…");
+    assert_same(&home, "from-any");
+    home.run(&["check", "--repair-from", "west"]).ends(4);
+    home.run(&["check", "--read-data"]).ends(0);
+
+    // The primary burns down: what is left is the replica.
+    let burnt = copy_of(&home.path("main"));
+    home.write("data/a", "third, to the old primary only");
+    home.run(&["backup", "data"]).ends(0);
+    let newest = copy_of(&home.path("main"));
+    fs::remove_dir_all(home.path("main")).unwrap();
+    drop(burnt);
+    let lost = home.arg("lost");
+    home.run(&["restore", &latest, "--from-any", "--target", &lost]).ends(0);
+    assert_eq!(fs::read_to_string(home.path("lost/a")).unwrap(), "second");
+    home.run(&["promote", &west]).ends(0).says("…is the primary now, of generation 2");
+    home.set("HOLDFAST_REPO", &west);
+    home.run(&["backup", "data"]).ends(0);
+    home.run(&["check", "--read-data"]).ends(0);
+    home.run(&["snapshots"]).ends(0);
+
+    // The old primary comes back, and becomes a replica of the new one.
+    fs::create_dir(home.path("main")).unwrap();
+    for (name, bytes) in files_below(newest.path()) {
+        let path = home.path("main").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let main = home.arg("main");
+    home.run(&["copy", "--to", &main]).ends(0).warns("…was written by the old primary alone…");
+    home.run(&["check", "-r", &main, "--read-data"]).ends(0);
+    home.run(&["restore", "-r", &main, &latest, "--target", &home.arg("back")]).ends(0);
+    assert_same(&home, "back");
+}
+
+#[test]
+fn a_primary_without_its_roster_is_healed_too() {
+    let home = home();
+    let west = home.arg("west");
+    home.run(&["replica", "add", "west", &west]).ends(0);
+    home.run(&["copy", "--to", "west"]).ends(0);
+    for kind in ["roster/", "FORMAT", "recovery/"] {
+        fs::remove_file(object(&home, "main", kind)).unwrap();
+    }
+    home.run(&["check", "--no-key"]).ends(10);
+    home.run(&["repair", "--from", "west"]).ends(0);
+    home.run(&["check", "--read-data"]).ends(0);
+}
+
+#[test]
+fn the_names_of_replicas_are_kept_apart() {
+    let home = home();
+    let (west, east) = (home.arg("west"), home.arg("east"));
+    home.run(&["replica", "add", "west", &west]).ends(0);
+    home.run(&["replica", "add", "west", &west]).ends(0);
+    home.run(&["replica", "add", "west", &east]).ends(2);
+    home.run(&["replica", "add", "self", &home.arg("main")]).ends(2);
+    home.run(&["replica", "remove", "west"]).ends(0);
+    home.run(&["copy", "--to", "west"]).ends(2).warns("…HF-REPLICA-001…");
+    fs::create_dir(home.path("letters")).unwrap();
+    home.write("letters/one", "dear");
+    home.run(&["copy", "--to", &home.arg("letters")]).ends(15).warns("…HF-REPLICA-002…");
+    assert_eq!(files_below(&home.path("letters")).len(), 1);
+}
