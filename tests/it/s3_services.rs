@@ -9,7 +9,7 @@ use holdfast::store::capabilities::{CreateIfAbsent, Verdict};
 use holdfast::store::s3::{S3Options, S3Store};
 use holdfast::store::{Put, Store, StoreError};
 
-use crate::fault_proxy::{Fault, FaultProxy};
+use crate::fault_proxy::{Fault, FaultProxy, Kind};
 use crate::program::Program;
 use crate::servers::S3Server;
 
@@ -215,4 +215,62 @@ fn a_snapshot_that_was_reported_always_restores() {
     assert!(injected > 10, "{injected} faults in {requests} requests");
     assert!(saved > 0, "no backup of six came through");
     program.run(&["check", "-r", &direct, "--read-data"]).ends(0);
+}
+
+#[test]
+fn expired_credentials_are_asked_for_again_once() {
+    let server = S3Server::seaweed();
+    let proxy = FaultProxy::before(&server.endpoint, Duration::from_millis(300));
+    let mut program = Program::new();
+    let (calls, script) = (program.arg("calls"), program.arg("credentials"));
+    let keys = format!(
+        r#"{{"Version":1,"AccessKeyId":"{}","SecretAccessKey":"{}"}}"#,
+        server.access_key, server.secret_key
+    );
+    program.write("credentials", &format!("#!/bin/sh\necho x >> {calls}\necho '{keys}'\n"));
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let config = format!("[profile two]\ncredential_process = {script}\nregion = us-east-1\n");
+    program.set("AWS_CONFIG_FILE", &program.write("aws-config", &config));
+    let place = format!("s3://{}/cred?endpoint={}&profile=two", server.bucket, proxy.endpoint);
+    let asked = || fs::read_to_string(&calls).unwrap().lines().count();
+    program.run(&["doctor", "-r", &place]).ends(0);
+    assert_eq!(asked(), 1);
+    proxy.plan(Kind::Put, Fault::Status(400, "ExpiredToken", None), 1);
+    program.run(&["doctor", "-r", &place]).ends(0);
+    assert_eq!(asked(), 3, "once at the start, once after they had expired");
+    proxy.plan(Kind::Put, Fault::Status(400, "ExpiredToken", None), 99);
+    program
+        .run(&["doctor", "-r", &place])
+        .ends(15)
+        .warns("…the credentials have expired (400 ExpiredToken): renew them…");
+    assert_eq!(asked(), 5);
+}
+
+#[test]
+fn a_policy_names_what_a_writer_needs() {
+    let server = S3Server::seaweed();
+    let (program, secret) = program(&server);
+    let place = format!("s3://{}/pol?endpoint={}&region=eu", server.bucket, server.endpoint);
+    program.run(&["init", "-r", &place, "--password-file", &secret, "--writer", "one"]).ends(0);
+    let policy = program.run(&["writer", "policy", "one", "-r", &place]).ends(0);
+    let policy: serde_json::Value = serde_json::from_str(&policy.stdout).unwrap();
+    let allowed = policy["Statement"][0]["Resource"].as_array().unwrap();
+    // Every object that a backup makes is below a name that the policy allows.
+    let docs = program.write("docs/x", "some content");
+    let prefixes = |name: &str| {
+        let arn = format!("arn:aws:s3:::{}/{name}", server.bucket);
+        allowed.iter().any(|one| arn.starts_with(one.as_str().unwrap().trim_end_matches('*')))
+    };
+    let client = server.client();
+    let keys = || -> Vec<String> {
+        let listed = client.list_objects_v2().bucket(&server.bucket).prefix("pol/").send();
+        let listed = server.block_on(listed).unwrap();
+        listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
+    };
+    let before = keys();
+    program.run(&["backup", "-r", &place, &docs]).ends(0);
+    let made: Vec<String> = keys().into_iter().filter(|key| !before.contains(key)).collect();
+    assert!(made.len() >= 4, "{made:?}");
+    assert!(made.iter().all(|key| prefixes(key)), "{made:?} by {allowed:?}");
+    program.run(&["writer", "policy", "two", "-r", &place]).ends(1);
 }
