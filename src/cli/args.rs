@@ -15,6 +15,7 @@ use crate::cli::command::completions::CompletionsArgs;
 use crate::cli::command::config::ConfigArgs;
 use crate::cli::command::copy::CopyArgs;
 use crate::cli::command::diff::DiffArgs;
+use crate::cli::command::doctor::DoctorArgs;
 use crate::cli::command::explain::ExplainArgs;
 use crate::cli::command::find::FindArgs;
 use crate::cli::command::forget::ForgetArgs;
@@ -123,6 +124,8 @@ pub enum Command {
     Promote(PromoteArgs),
     /// Compare every object with its name, where the bytes are kept; needs no key
     Scrub(ScrubArgs),
+    /// Look what the place of a repository really keeps, and say what that means
+    Doctor(DoctorArgs),
     /// Manage the passphrases and recipients that open the repository
     Key(KeyArgs),
     /// Manage the hosts that may write to the repository

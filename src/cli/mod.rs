@@ -99,6 +99,7 @@ fn execute(
         Command::Snapshots(args) => command::snapshots::run(&args, &full(global)?),
         Command::Ls(args) => command::ls::run(&args, &full(global)?),
         Command::Find(args) => command::find::run(&args, &full(global)?),
+        Command::Doctor(args) => command::doctor::run(args, &full(global)?),
         Command::Diff(args) => command::diff::run(&args, &full(global)?),
         Command::Stats(args) => command::stats::run(&args, &full(global)?),
         Command::Restore(args) => command::restore_run::run(&args, &full(global)?),

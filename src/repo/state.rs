@@ -17,6 +17,7 @@ use crate::format::keyfile::{MaintainerFile, WriterFile};
 use crate::format::roster::Roster;
 use crate::id::{ActorId, DomainId, ObjectId, RepositoryId};
 use crate::repo::error::RepoError;
+use crate::store::capabilities::Capabilities;
 
 /// The last texts of each chain that this host has seen: proof against rollback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +168,16 @@ impl StateDir {
     /// Replaces the witness.
     pub fn set_witness(&self, witness: &Witness) -> Result<(), RepoError> {
         write_json(&self.witness_path(), witness)
+    }
+
+    /// What the last probe of the store has found, if there was one.
+    pub fn capabilities(&self) -> Result<Option<Capabilities>, RepoError> {
+        read_json(&self.path.join("capabilities.json"))
+    }
+
+    /// Records what a probe has found.
+    pub fn set_capabilities(&self, found: &Capabilities) -> Result<(), RepoError> {
+        write_json(&self.path.join("capabilities.json"), found)
     }
 
     fn witness_path(&self) -> PathBuf {

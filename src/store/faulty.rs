@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use rustix::io::Errno;
 
+use crate::store::capabilities::Capabilities;
 use crate::store::recording::OperationKind;
 use crate::store::requests::RequestCounts;
 use crate::store::{Entry, Put, Store, StoreError};
@@ -222,6 +223,10 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn keeps_conditions(&self) -> Option<bool> {
         self.inner.keeps_conditions()
+    }
+
+    fn probe(&self) -> Result<Capabilities, StoreError> {
+        self.inner.probe()
     }
 
     fn can_lock(&self) -> bool {

@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, mkdirat, statat, unlinkat};
 use rustix::io::Errno;
 
+use crate::store::capabilities::Capabilities;
+use crate::store::local_probe;
 use crate::store::name::{
     RESERVE_FILE, TEMPORARY_FOLDER, check_object_name, check_prefix, is_component,
 };
@@ -150,6 +152,23 @@ impl LocalStore {
             }
         }
         Ok(())
+    }
+
+    /// Stores a file in the folder of unfinished uploads as an object is stored.
+    pub(super) fn put_temporary(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+        let folder = self.temporary_folder()?;
+        let (temporary, folder) = (folder.as_fd(), folder.as_fd());
+        let place = Place { temporary, folder, name, mode: OBJECT_MODE };
+        let done = self.publisher.publish(&place, &|mut file| file.write_all(bytes));
+        done.map_err(|error| self.failure("write", TEMPORARY_FOLDER, error))
+    }
+
+    /// Removes what [`Self::put_temporary`] has made.
+    pub(super) fn remove_temporary(&self, name: &str) -> Result<(), StoreError> {
+        match unlinkat(&self.temporary_folder()?, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.failure("delete", TEMPORARY_FOLDER, error.into())),
+        }
     }
 
     fn temporary_folder(&self) -> Result<OwnedFd, StoreError> {
@@ -374,6 +393,10 @@ impl Store for LocalStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done.map_err(|error| self.failure("delete", name, error)),
         }
+    }
+
+    fn probe(&self) -> Result<Capabilities, StoreError> {
+        local_probe::probe(self)
     }
 
     fn free_bytes(&self) -> Option<u64> {

@@ -4,10 +4,12 @@
 //! acknowledged is durable. Nothing here parses, decrypts or decides.
 
 pub mod address;
+pub mod capabilities;
 pub mod conformance;
 pub mod fallback;
 pub mod faulty;
 pub mod local;
+mod local_probe;
 pub mod memory;
 pub mod name;
 mod open_files;
@@ -21,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::store::capabilities::Capabilities;
 use crate::store::requests::RequestCounts;
 
 /// What `put` did.
@@ -192,6 +195,15 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Tries what the store really keeps of this contract; leaves nothing behind that is an object.
+    ///
+    /// # Errors
+    /// What keeps anything from being stored; [`StoreError::Unsupported`] where there is nothing to
+    /// try.
+    fn probe(&self) -> Result<Capabilities, StoreError> {
+        Err(StoreError::Unsupported { location: self.location(), what: "a probe" })
+    }
+
     /// Whether objects can be locked against deletion for a time.
     fn can_lock(&self) -> bool {
         false
@@ -274,6 +286,10 @@ macro_rules! store_behind_pointer {
 
             fn keeps_conditions(&self) -> Option<bool> {
                 (**self).keeps_conditions()
+            }
+
+            fn probe(&self) -> Result<Capabilities, StoreError> {
+                (**self).probe()
             }
 
             fn can_lock(&self) -> bool {

@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::store::capabilities::Capabilities;
 use crate::store::requests::RequestCounts;
 use crate::store::{Entry, Put, Store, StoreError};
 
@@ -146,6 +147,10 @@ impl<S: Store> Store for RecordingStore<S> {
 
     fn keeps_conditions(&self) -> Option<bool> {
         self.inner.keeps_conditions()
+    }
+
+    fn probe(&self) -> Result<Capabilities, StoreError> {
+        self.inner.probe()
     }
 
     fn can_lock(&self) -> bool {

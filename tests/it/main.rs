@@ -13,6 +13,8 @@ mod check;
 mod cli;
 mod crash;
 mod damage;
+#[cfg(feature = "s3")]
+mod fault_proxy;
 mod forget;
 mod hostile;
 mod household;
@@ -28,6 +30,14 @@ mod prune;
 mod replica;
 mod replica_cli;
 mod roles;
+#[cfg(feature = "s3")]
+mod s3_conformance;
+#[cfg(feature = "s3")]
+mod s3_faults;
+#[cfg(feature = "s3")]
+mod s3_services;
+#[cfg(feature = "s3")]
+mod servers;
 mod simulation;
 mod sink;
 mod spec;

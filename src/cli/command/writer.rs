@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::cli::command::writer_policy;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{repository, usage};
@@ -46,6 +47,8 @@ pub enum WriterWhat {
     List,
     /// Install a bundle on this host
     Install(WriterInstallArgs),
+    /// Print the access policy of a bucket for a host that can only add (AWS)
+    Policy(WriterPolicyArgs),
 }
 
 /// Arguments of `writer add`.
@@ -67,6 +70,14 @@ pub struct WriterAddArgs {
     /// Seal the bundle with the passphrase in a file that only you can read
     #[arg(long, value_name = "FILE")]
     pub bundle_password_file: Option<PathBuf>,
+}
+
+/// Arguments of `writer policy`.
+#[derive(Debug, Clone, Args)]
+pub struct WriterPolicyArgs {
+    /// The writer, by name or id
+    #[arg(value_name = "WRITER")]
+    pub writer: String,
 }
 
 /// Arguments of `writer revoke`.
@@ -95,6 +106,7 @@ pub fn run(args: &WriterArgs, context: &Context) -> Result<Exit, CommandError> {
         WriterWhat::Revoke(args) => revoke(args, context),
         WriterWhat::List => list(context),
         WriterWhat::Install(args) => install(args, context),
+        WriterWhat::Policy(args) => writer_policy::run(&args.writer, context),
     }
 }
 

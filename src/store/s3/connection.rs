@@ -18,9 +18,6 @@ use crate::store::s3::limiter::Limiter;
 use crate::store::s3::options::S3Options;
 use crate::store::s3::retry::{Attempts, RetryBudget, jitter};
 
-/// A refusal without a reason leads to new credentials no more often than this.
-const UNCLEAR_RENEWAL_PAUSE: Duration = Duration::from_secs(30);
-
 /// A service, and how it is talked to.
 pub struct Connection {
     pub address: S3Address,
@@ -31,7 +28,7 @@ pub struct Connection {
     http: SharedHttpClient,
     /// Replaced as a whole when credentials have expired; the number counts that.
     client: RwLock<(u64, Client)>,
-    renewal: Mutex<Option<Instant>>,
+    renewal: Mutex<()>,
     limiter: Limiter,
     budget: RetryBudget,
     is_answered: AtomicBool,
@@ -49,7 +46,7 @@ impl Connection {
             budget: RetryBudget::new(options.patience.retry_budget),
             counters: Arc::default(),
             client: RwLock::new((0, client)),
-            renewal: Mutex::new(None),
+            renewal: Mutex::new(()),
             limiter: Limiter::default(),
             is_answered: AtomicBool::new(false),
             http,
@@ -59,7 +56,8 @@ impl Connection {
     }
 
     /// Asks until there is an answer that stands, or patience is at its end. `attempt` is told how
-    /// many were made before.
+    /// many were made before; it must not run another operation, which would wait for a second slot
+    /// while it holds one.
     pub async fn run<T>(
         &self,
         kind: RequestKind,
@@ -130,20 +128,15 @@ impl Connection {
     /// After expired credentials: asks their providers again. Says whether the request is worth
     /// another attempt.
     async fn renew(&self, kind: FaultKind, generation: u64) -> bool {
-        if !matches!(kind, FaultKind::Expired | FaultKind::Unclear) {
+        if kind != FaultKind::Expired {
             return false;
         }
-        let mut renewal = self.renewal.lock().await;
+        let _one = self.renewal.lock().await;
         if self.client().0 != generation {
             return true; // another request has done it meanwhile
         }
-        let is_recent = renewal.is_some_and(|last| last.elapsed() < UNCLEAR_RENEWAL_PAUSE);
-        if kind == FaultKind::Unclear && is_recent {
-            return false;
-        }
         let client = connect(&self.address, &self.options, &self.http).await;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = (generation + 1, client);
-        *renewal = Some(Instant::now());
         true
     }
 }

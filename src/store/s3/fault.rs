@@ -31,7 +31,7 @@ pub enum FaultKind {
     NoAnswer,
     /// The credentials have expired.
     Expired,
-    /// A refusal without its reason (the answer to HEAD has no body): perhaps expired credentials.
+    /// A refusal without its reason, as the answer to HEAD has no body.
     Unclear,
     /// The clocks of this host and of the service differ too much.
     Skewed,

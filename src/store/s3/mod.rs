@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 use crate::store::address::S3Address;
+use crate::store::capabilities::Capabilities;
 use crate::store::name::{check_object_name, check_prefix};
 use crate::store::requests::RequestCounts;
 use crate::store::s3::connection::Connection;
@@ -266,6 +267,10 @@ impl Store for S3Store {
 
     fn keeps_conditions(&self) -> Option<bool> {
         self.conditions.get().map(|found| *found == Conditions::Kept)
+    }
+
+    fn probe(&self) -> Result<Capabilities, StoreError> {
+        probe::probe(self)
     }
 
     fn can_lock(&self) -> bool {

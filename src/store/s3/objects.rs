@@ -68,20 +68,23 @@ impl Connection {
         bytes: Bytes,
         conditions: Conditions,
     ) -> Result<Put, Fault> {
+        if conditions != Conditions::Kept && self.head_if_any(key).await?.is_some() {
+            return Ok(Put::Exists);
+        }
         let checksum = BASE64.encode(&Sha256::digest(&bytes));
-        self.run(RequestKind::Put, async |client, made| {
-            if conditions != Conditions::Kept && self.head_if_any(key).await?.is_some() {
-                return self.settle(key, &bytes, made).await;
-            }
-            let is_conditional = conditions != Conditions::Rejected;
-            match self.send(&client, key, &bytes, &checksum, is_conditional).await {
-                Err(fault) if fault.kind == FaultKind::Exists => {
-                    self.settle(key, &bytes, made).await
+        let is_conditional = conditions != Conditions::Rejected;
+        let sent = self
+            .run(RequestKind::Put, async |client, made| {
+                match self.send(&client, key, &bytes, &checksum, is_conditional).await {
+                    Err(fault) if fault.kind == FaultKind::Exists => Ok(Some(made)),
+                    sent => sent.map(|()| None),
                 }
-                sent => sent.map(|()| Put::Created),
-            }
-        })
-        .await
+            })
+            .await?;
+        match sent {
+            None => Ok(Put::Created),
+            Some(made) => self.settle(key, &bytes, made).await,
+        }
     }
 
     /// One PUT, with or without the condition.
@@ -116,14 +119,13 @@ impl Connection {
         if made == 0 {
             return Ok(Put::Exists);
         }
-        // Boxed: reading is a run of its own inside this one.
-        match Box::pin(self.read(key, bytes.len() as u64)).await {
+        match self.read(key, bytes.len() as u64).await {
             Ok(Whole::Bytes(stored)) if *stored == **bytes => Ok(Put::Created),
             Ok(_) => Ok(Put::Exists),
             Err(fault) if matches!(fault.kind, FaultKind::Refused | FaultKind::Unclear) => {
                 Ok(Put::Exists)
             }
-            // Made and removed again by others: the next attempt sees.
+            // Made and removed again, by others.
             Err(fault) if fault.kind == FaultKind::Missing => {
                 Err(Fault::new(FaultKind::Failed, "the object came and went"))
             }
@@ -251,8 +253,35 @@ impl Connection {
         Err(Fault::new(FaultKind::Failed, words))
     }
 
-    /// Size and time of an object.
+    /// Size and time of an object. The answer to HEAD has no body that could say why it is refused:
+    /// then a byte of the object is asked for, and that answer's reason counts.
     pub async fn head(&self, key: &str) -> Result<Head, Fault> {
+        match self.ask_head(key).await {
+            Err(fault) if fault.kind == FaultKind::Unclear => {
+                self.ask_byte(key).await?;
+                self.ask_head(key).await
+            }
+            other => other,
+        }
+    }
+
+    async fn ask_byte(&self, key: &str) -> Result<(), Fault> {
+        let asked = self.run(RequestKind::Get, async |client, _| {
+            let request = client.get_object().bucket(&self.address.bucket).key(key);
+            let send = async {
+                let answer = request.range("bytes=0-0").send().await;
+                answer.map(drop).map_err(|error| Fault::of(&error))
+            };
+            self.within(0, send).await
+        });
+        match asked.await {
+            // An empty object, which may be read.
+            Err(fault) if fault.kind == FaultKind::Range => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn ask_head(&self, key: &str) -> Result<Head, Fault> {
         self.run(RequestKind::Head, async |client, _| {
             let request = client.head_object().bucket(&self.address.bucket).key(key);
             let send = async { request.send().await.map_err(|error| Fault::of(&error)) };
@@ -277,7 +306,7 @@ impl Connection {
 
     /// As [`Connection::head`]; nothing where there is no such object.
     pub async fn head_if_any(&self, key: &str) -> Result<Option<Head>, Fault> {
-        match Box::pin(self.head(key)).await {
+        match self.head(key).await {
             Ok(head) => Ok(Some(head)),
             Err(fault) if fault.kind == FaultKind::Missing => Ok(None),
             Err(fault) => Err(fault),
