@@ -43,6 +43,8 @@ mod sink;
 mod spec;
 mod surprises;
 mod tour;
+#[cfg(feature = "s3")]
+mod two_regions;
 mod vectors;
 #[cfg(feature = "webdav")]
 mod webdav;

@@ -14,7 +14,7 @@ use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{key, usage};
 use crate::cli::known_addresses;
 use crate::cli::open_repository::{generated_identity_path, prompter};
-use crate::cli::place::open_store;
+use crate::cli::place::{Place, open_store};
 use crate::cli::private_file;
 use crate::cli::secrets::Purpose;
 use crate::crypto::recipient::{KeyTextError, ReadIdentity, Recipient};
@@ -24,6 +24,8 @@ use crate::id::RepositoryId;
 use crate::repo::create::{
     CreateOptions, GRACE_SECONDS_DEFAULT, NewKeys, check_vacant, create_with,
 };
+use crate::repo::state::StateDir;
+use crate::store::capabilities::Verdict;
 use crate::store::local::{LocalStore, RESERVE_BYTES_DEFAULT};
 use crate::store::{Store, StoreError};
 use crate::units::{parse_size, parse_span};
@@ -177,7 +179,31 @@ fn create_at(
     let states = context.state_dir()?;
     let id = create_with(&store, &states, options, keys)?;
     known_addresses::remember(&states, &location.place, &*store)?;
+    if matches!(location.place, Place::S3(_)) {
+        look_at_service(context, &*store, &StateDir::open(&states, id)?)?;
+    }
     Ok((id, store.location()))
+}
+
+/// Tries what the service keeps, remembers it, and says what is not promised there.
+fn look_at_service(
+    context: &Context,
+    store: &dyn Store,
+    state: &StateDir,
+) -> Result<(), CommandError> {
+    let found = store.probe()?;
+    state.set_capabilities(&found)?;
+    for line in found.lines().iter().filter(|line| line.verdict != Verdict::Kept) {
+        let what = format!("the service: {}", line.what);
+        match line.verdict {
+            Verdict::Broken => context.output.warning(&what),
+            _ => context.output.note(&what),
+        }
+        if let Some(advice) = line.advice {
+            context.output.note(&format!("  {advice}"));
+        }
+    }
+    Ok(())
 }
 
 fn not_created(path: &Path, error: StoreError) -> CommandError {
