@@ -128,7 +128,7 @@ pub fn restore(
 }
 
 /// Most threads that read from a store far away: each holds a few megabytes.
-const READERS_MAX: usize = 12;
+const READERS_MAX: usize = 8;
 
 /// The number of threads that 0 stands for.
 pub(super) fn threads_of(asked: usize, access: &ReadAccess) -> usize {
