@@ -119,10 +119,10 @@ fn bandwidth_limits_hold_both_ways() {
     let bytes = vec![7; 2 << 20];
     let begun = std::time::Instant::now();
     store.put("data/a", &bytes).unwrap();
-    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
     let begun = std::time::Instant::now();
     assert!(store.get("data/a", 4 << 20).unwrap() == bytes);
-    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
     let counts = store.requests().unwrap();
     assert!(counts.bytes_up >= 2 << 20 && counts.bytes_down >= 2 << 20, "{counts:?}");
 }
@@ -272,5 +272,5 @@ fn a_policy_names_what_a_writer_needs() {
     let made: Vec<String> = keys().into_iter().filter(|key| !before.contains(key)).collect();
     assert!(made.len() >= 4, "{made:?}");
     assert!(made.iter().all(|key| prefixes(key)), "{made:?} by {allowed:?}");
-    program.run(&["writer", "policy", "two", "-r", &place]).ends(1);
+    program.run(&["writer", "policy", "two", "-r", &place]).warns("error[HF-REPO-015]: …");
 }
