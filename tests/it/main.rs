@@ -13,6 +13,7 @@ mod check;
 mod cli;
 mod crash;
 mod damage;
+mod doomed;
 mod forget;
 mod hostile;
 mod household;
