@@ -139,7 +139,13 @@ impl ChunkLookup {
         }
         let uncommitted: Vec<u32> =
             gone.iter().filter(|(_, is_own)| *is_own).map(|(number, _)| *number).collect();
-        self.database.remove_packs(&uncommitted)?;
+        if !uncommitted.is_empty() {
+            self.database.remove_packs(&uncommitted)?;
+            // The numbers behind the last one that is left are given out again.
+            let left = self.database.packs_from(0)?;
+            let end = left.iter().map(|row| row.number + 1).max().unwrap_or(0);
+            self.next_number = self.next_number.min(end);
+        }
         Ok(gone.len())
     }
 
@@ -376,6 +382,19 @@ mod tests {
         let mut next = open(&path, "next");
         assert_eq!(find(&mut next, 5), Some((1, 5)));
         assert_eq!(next.uncommitted().len(), 1);
+    }
+
+    #[test]
+    fn a_number_that_is_given_out_again_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.sqlite");
+        open(&path, "one").add_stored(&pack(1, 0..10)).unwrap();
+        let mut lookup = open(&path, "one");
+        assert_eq!(lookup.retain_packs(|_, _| false).unwrap(), 1);
+        lookup.add_stored(&pack(2, 10..20)).unwrap();
+        assert_eq!(find(&mut lookup, 15), Some((2, 5)));
+        assert_eq!(lookup.uncommitted().len(), 1);
+        assert_eq!(find(&mut lookup, 5), None);
     }
 
     #[test]

@@ -13,8 +13,10 @@ mod check;
 mod cli;
 mod crash;
 mod damage;
+mod doomed;
 #[cfg(feature = "s3")]
 mod fault_proxy;
+
 mod forget;
 mod hostile;
 mod household;

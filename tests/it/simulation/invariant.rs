@@ -85,7 +85,6 @@ impl Truth {
         let records = self.history.snapshots.iter().filter(|record| touches(record));
         for record in records {
             let gone = record.forgotten.is_some_and(|since| is_older(time(now), since, grace));
-            // What was deleted and then recalled is the recall's own failure, which it reports.
             if gone {
                 continue;
             }
