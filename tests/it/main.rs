@@ -13,6 +13,7 @@ mod check;
 mod cli;
 mod crash;
 mod damage;
+mod file_system;
 mod forget;
 mod hostile;
 mod household;
