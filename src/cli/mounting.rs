@@ -68,10 +68,14 @@ impl Shown {
         (sources.len(), sources.values().map(|source| source.snapshots.len()).sum())
     }
 
+    /// From now on a signal does not end the program at once: [`Self::wait`] will see it.
+    pub fn arm(&self) {
+        signals().arm();
+    }
+
     /// Waits for SIGINT or SIGTERM, or until `is_over`, and prints troubles meanwhile.
     pub fn wait(&self, context: &Context, is_over: impl Fn() -> bool) {
         let signals = signals();
-        signals.arm();
         while signals.came().is_none() && !is_over() {
             self.pass_messages(context);
             sleep(TICK);

@@ -165,8 +165,9 @@ impl Catalog {
         let history = History::read(&self.repository)?;
         let (access, _) = read_access(&self.repository, &history, &self.unlocked)?;
         frames.set_access(access);
-        self.take_in(&history);
-        self.state().logs = logs;
+        if self.take_in(&history) {
+            self.state().logs = logs;
+        }
         Ok(true)
     }
 
@@ -184,13 +185,15 @@ impl Catalog {
         Ok((count, sum))
     }
 
-    fn take_in(&self, history: &History) {
+    /// Makes the list anew; whether all of it could be fetched.
+    fn take_in(&self, history: &History) -> bool {
         let unknown: Vec<&SnapshotRecord> = {
             let state = self.state();
             history.live().filter(|record| !state.known.contains_key(&record.name)).collect()
         };
-        let read: Vec<_> =
-            unknown.par_iter().map(|record| (record.name, self.label(record))).collect();
+        let fetched = |record: &&SnapshotRecord| Some((record.name, self.label(record)?));
+        let read: Vec<_> = unknown.par_iter().filter_map(fetched).collect();
+        let is_all = read.len() == unknown.len();
         let puts = history.logs.values().flatten().flat_map(|record| &record.commit.puts);
         let there = puts.filter(|put| !history.deleted.contains(&put.name));
         let stored_bytes = there.fold(0, |sum: u64, put| sum.saturating_add(put.bytes));
@@ -212,26 +215,31 @@ impl Catalog {
             source.snapshots.insert(name, listed.clone());
         }
         state.sources = Arc::new(sources);
+        is_all
     }
 
-    /// What the list says of a snapshot; nothing of one that cannot be read or is not wanted.
-    fn label(&self, record: &SnapshotRecord) -> Option<Arc<Listed>> {
-        match read_snapshot(&self.repository, record, &self.identities) {
-            Ok(snapshot) => {
-                let is_wanted = self.wanted.is_empty() || self.wanted.contains(&snapshot.source);
-                is_wanted.then(|| {
-                    Arc::new(Listed {
-                        name: record.name,
-                        time: snapshot.time.parse().unwrap_or(record.time),
-                        source: snapshot.source,
-                        record: record.clone(),
-                    })
-                })
+    /// What the list says of a snapshot: nothing of one that is not wanted or is damaged; `None`
+    /// where it could not be fetched, which may go better the next time.
+    fn label(&self, record: &SnapshotRecord) -> Option<Option<Arc<Listed>>> {
+        let snapshot = match read_snapshot(&self.repository, record, &self.identities) {
+            Ok(snapshot) => snapshot,
+            Err(RepoError::Store(error)) if !matches!(error, StoreError::NotFound { .. }) => {
+                self.report(format!("a snapshot cannot be fetched: {}", with_causes(&error)));
+                return None;
             }
             Err(error) => {
                 self.progress.warn(with_causes(&error));
-                None
+                return Some(None);
             }
-        }
+        };
+        let is_wanted = self.wanted.is_empty() || self.wanted.contains(&snapshot.source);
+        Some(is_wanted.then(|| {
+            Arc::new(Listed {
+                name: record.name,
+                time: snapshot.time.parse().unwrap_or(record.time),
+                source: snapshot.source,
+                record: record.clone(),
+            })
+        }))
     }
 }

@@ -85,7 +85,7 @@ impl FileSystem {
         }
         let (tree, dir) = (found.tree().clone(), found.below());
         let key = EntryKey { dir: dir.clone(), name: Bytes::new() };
-        let (first, is_lost) = match self.trees.seek(&tree.root, &key) {
+        let (first, is_lost) = match self.with_newest(|| self.trees.seek(&tree.root, &key)) {
             Ok(place) => (place.map_or(tree.root.entries, |place| place.ordinal()), false),
             Err(lost) => {
                 self.lost(&tree, shown, &dir, &lost);
@@ -146,7 +146,7 @@ impl FileSystem {
         let tree = &part.tree;
         let mut ordinal = part.first.saturating_add(place);
         loop {
-            let mut entry = match self.trees.at(&tree.root, ordinal) {
+            let mut entry = match self.with_newest(|| self.trees.at(&tree.root, ordinal)) {
                 Ok(Some(entry)) => entry,
                 Ok(None) => return ControlFlow::Continue(()),
                 Err(lost) => {

@@ -240,7 +240,7 @@ impl FileSystem {
             return Ok(Meaning::Root { tree: *nested }.ino());
         }
         let key = EntryKey { dir, name: name.to_vec() };
-        let place = self.trees.find(&tree.root, &key);
+        let place = self.with_newest(|| self.trees.find(&tree.root, &key));
         if let Some(place) = place.map_err(|lost| self.lost(tree, parent, &key.dir, &lost))? {
             return Ok(self.number_of_entry(tree, &place));
         }
@@ -267,7 +267,7 @@ impl FileSystem {
             }
             Meaning::Entry { tree, ordinal } => {
                 let tree = self.loaded.tree(tree).ok_or(VfsError::NotFound)?;
-                let place = self.trees.at(&tree.root, ordinal);
+                let place = self.with_newest(|| self.trees.at(&tree.root, ordinal));
                 let place = place.map_err(|lost| self.lost(&tree, ino, b"", &lost))?;
                 place.map(|place| Found::Entry(tree, place)).ok_or(VfsError::NotFound)
             }
@@ -382,8 +382,8 @@ impl FileSystem {
 
     /// Appends bytes of an open file: up to `length` from `offset` on.
     ///
-    /// What cannot be found where it was is looked for again with the newest index, in case it was
-    /// repacked meanwhile.
+    /// # Errors
+    /// [`VfsError::Damaged`]; what was appended then means nothing.
     pub fn read(
         &self,
         ino: Ino,
@@ -398,17 +398,25 @@ impl FileSystem {
         let sources =
             Sources { frames: &self.frames, prefetch: &self.prefetch, window_max: window };
         let begin = out.len();
-        let Err(mut error) = file.read(&sources, offset, length, out) else { return Ok(()) };
-        if self.catalog.refresh(&self.frames) {
+        let read = self.with_newest(|| {
             out.truncate(begin);
-            match file.read(&sources, offset, length, out) {
-                Ok(()) => return Ok(()),
-                Err(again) => error = again,
-            }
-        }
+            file.read(&sources, offset, length, out)
+        });
+        let Err(error) = read else { return Ok(()) };
         let found = self.find(ino)?;
         self.damage(found.tree(), ino, &found.below(), &with_causes(&error));
         Err(VfsError::Damaged)
+    }
+
+    /// Reads something; what is not where it was is looked for again with the newest index, in case
+    /// it was repacked meanwhile.
+    pub(super) fn with_newest<T, E>(&self, mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+        let before = self.frames.access();
+        work().or_else(|error| {
+            let is_new =
+                self.catalog.refresh(&self.frames) || !Arc::ptr_eq(&before, &self.frames.access());
+            if is_new { work() } else { Err(error) }
+        })
     }
 
     /// Reports a lost part of a tree.

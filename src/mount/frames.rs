@@ -13,9 +13,52 @@ use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::pack_map::PackMap;
 use crate::repo::read_access::{FrameSpan, ReadAccess, ReadError};
 
+/// Buffers that are kept for use.
+const SPARE_BUFFERS: usize = 8;
+/// Capacities of buffers are multiples of this.
+const BUFFER_UNIT_BYTES: usize = 64 * 1024;
+
 type Key = (PackHandle, u32);
 /// A frame being decoded, or decoded: nothing where it is not intact as a whole.
-type Cell = Arc<OnceLock<Option<Vec<u8>>>>;
+type Cell = Arc<OnceLock<Option<Buffer>>>;
+
+/// Buffers given back, used again for the next frames: the allocator would keep them for each
+/// thread.
+#[derive(Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+/// A buffer that goes back when it is dropped.
+struct Buffer {
+    bytes: Vec<u8>,
+    spare: Arc<Spare>,
+}
+
+impl Spare {
+    fn copy_of(self: &Arc<Self>, content: &[u8]) -> Buffer {
+        let mut spare = lock(&self.0);
+        let fits = |bytes: &Vec<u8>| {
+            (content.len()..=content.len() * 2 + BUFFER_UNIT_BYTES).contains(&bytes.capacity())
+        };
+        let found = spare.iter().position(fits).map(|index| spare.swap_remove(index));
+        drop(spare);
+        let size = content.len().next_multiple_of(BUFFER_UNIT_BYTES);
+        let mut bytes = found.unwrap_or_else(|| Vec::with_capacity(size));
+        bytes.extend_from_slice(content);
+        Buffer { bytes, spare: self.clone() }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut spare = lock(&self.spare.0);
+        if spare.len() >= SPARE_BUFFERS {
+            spare.remove(0);
+        }
+        spare.push(bytes);
+    }
+}
 
 #[derive(Default)]
 struct Readers {
@@ -30,6 +73,7 @@ pub struct Frames {
     returned: Condvar,
     readers_max: usize,
     kept: Mutex<Lru<Key, Cell>>,
+    spare: Arc<Spare>,
 }
 
 impl Frames {
@@ -42,6 +86,7 @@ impl Frames {
             returned: Condvar::new(),
             readers_max,
             kept: Mutex::new(Lru::new(bytes_max)),
+            spare: Arc::default(),
         }
     }
 
@@ -73,7 +118,8 @@ impl Frames {
         let Some(chunk) = map.chunk_range(span.first) else { return Err(out_of_range) };
         let start = chunk.start + span.slice.map_or(0, |(offset, _)| offset as usize);
         let (from, to) = (start + part.start as usize, start + part.end as usize);
-        let bytes = frame.get().and_then(Option::as_ref).and_then(|bytes| bytes.get(from..to));
+        let bytes =
+            frame.get().and_then(Option::as_ref).and_then(|frame| frame.bytes.get(from..to));
         out.extend_from_slice(bytes.ok_or(out_of_range)?);
         Ok(())
     }
@@ -123,7 +169,7 @@ impl Frames {
         None
     }
 
-    fn decode(&self, map: &PackMap, frame: u32, last_frame: u32) -> Option<Vec<u8>> {
+    fn decode(&self, map: &PackMap, frame: u32, last_frame: u32) -> Option<Buffer> {
         let chunks = map.chunks_of(frame);
         let span = FrameSpan {
             pack: map.handle(),
@@ -133,8 +179,10 @@ impl Frames {
             slice: None,
             bytes: map.raw_bytes(frame),
         };
-        let decoded = self.with_reader(|reader| reader.span(&span, last_frame).map(<[u8]>::to_vec));
-        decoded.ok().filter(|bytes| bytes.len() == span.bytes as usize)
+        let decoded = self.with_reader(|reader| {
+            reader.span(&span, last_frame).map(|bytes| self.spare.copy_of(bytes))
+        });
+        decoded.ok().filter(|frame| frame.bytes.len() == span.bytes as usize)
     }
 
     /// Only those chunks are read that the part lies in: others may be lost.
@@ -191,7 +239,7 @@ impl Frames {
         let idle = readers.idle.pop();
         let reader = match idle {
             Some(reader) if Arc::ptr_eq(reader.access(), access) => reader,
-            _ => access.reader()?,
+            _ => access.reader()?.keeping(1),
         };
         readers.working += 1;
         Ok(reader)

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
@@ -34,6 +34,8 @@ use crate::mount::sync::lock;
 const FIXED: Duration = Duration::from_hours(24);
 /// How long it keeps the list of snapshots.
 const CHANGING: Duration = Duration::from_secs(1);
+/// How long answers that are being given may take when it is unmounted.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Threads that answer the kernel; those that wait for the store do not hold up the others.
 const THREADS: usize = 8;
 /// Requests that the kernel may send ahead of their need.
@@ -114,19 +116,30 @@ impl Mounted {
     /// What the system said.
     pub fn end(self) -> io::Result<Ended> {
         let Self { session, path } = self;
-        if session.guard.is_finished() {
-            return session.join().map(|()| Ended::Unmounted);
-        }
-        match unmount(&path, UnmountFlags::NOFOLLOW) {
-            Err(rustix::io::Errno::BUSY) => {
-                unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
-                // It lives on until its last user is gone, or this process.
-                std::mem::forget(session);
-                Ok(Ended::Detached)
+        if !session.guard.is_finished() {
+            match unmount(&path, UnmountFlags::NOFOLLOW) {
+                Ok(()) => wait_for_end(&session),
+                Err(rustix::io::Errno::BUSY) => {
+                    unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+                    // It lives on until its last user is gone, or this process.
+                    std::mem::forget(session);
+                    return Ok(Ended::Detached);
+                }
+                // Not root: the helper that has mounted it unmounts it.
+                Err(_) => return session.umount_and_join().map(|()| Ended::Unmounted),
             }
-            // A user who is not root: the helper that has mounted it unmounts it.
-            _ => session.umount_and_join().map(|()| Ended::Unmounted),
         }
+        // Dropped, it would unmount whatever is at its place by now.
+        std::mem::forget(session);
+        Ok(Ended::Unmounted)
+    }
+}
+
+/// The threads that answer the kernel see that it is unmounted.
+fn wait_for_end(session: &BackgroundSession) {
+    let begun = Instant::now();
+    while !session.guard.is_finished() && begun.elapsed() < END_TIMEOUT {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -477,6 +490,7 @@ mod tests {
     fn times_before_1970_keep_their_nanoseconds() {
         let time = system_time(UnixTime(-2, 250_000_000));
         assert_eq!(UNIX_EPOCH.duration_since(time).unwrap(), Duration::from_millis(1750));
-        assert_eq!(system_time(UnixTime(i64::MAX, 999_999_999)), UNIX_EPOCH);
+        let last = system_time(UnixTime(i64::MAX, 0));
+        assert_eq!(last.duration_since(UNIX_EPOCH).unwrap().as_secs(), i64::MAX as u64);
     }
 }

@@ -13,7 +13,7 @@
 mod texts;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -69,6 +69,9 @@ struct Copying<'a> {
     target: Target<'a>,
     options: CopyOptions,
     now: SystemTime,
+    begun: Instant,
+    /// When the source took in the first tombstone that is not carried over.
+    carried_until: Option<SystemTime>,
     progress: &'a Progress,
     report: CopyReport,
 }
@@ -85,6 +88,7 @@ pub fn copy(
     now: SystemTime,
     progress: &Progress,
 ) -> Result<CopyReport, ReplicaError> {
+    let begun = Instant::now();
     let mut history = History::read(source)?;
     let mut report = CopyReport::default();
     for finding in std::mem::take(&mut history.findings) {
@@ -161,7 +165,7 @@ impl Copying<'_> {
                         let name = put.name.to_string();
                         self.report.findings.push(Finding::new(name, Problem::WrongSize, what));
                     }
-                    None if self.history.deleted.contains(&put.name) => {}
+                    None if self.history.deleted.contains(&put.name) && self.is_gone(&put.name) => {}
                     None => jobs.push(Job { name: put.name, bytes: put.bytes, tag }),
                 }
             }
@@ -177,7 +181,6 @@ impl Copying<'_> {
         let over = || self.progress.is_cancelled();
         let (source, target) = (&*self.source.store, self.target.store);
         let mut work = Work {
-            lost: Vec::new(),
             copied: Amount::default(),
             commits: 0,
             snapshots: 0,
@@ -190,8 +193,13 @@ impl Copying<'_> {
         self.report.commits = work.commits;
         self.report.snapshots = work.snapshots;
         self.report.findings.append(&mut work.findings);
-        done?;
-        self.explain_lost(work.lost)
+        done
+    }
+
+    /// Whether the tombstones that the target has by now say that the object is to be deleted.
+    fn is_gone(&self, name: &ObjectName) -> bool {
+        let announced = self.history.announced.get(name);
+        announced.is_some_and(|seen| self.carried_until.is_none_or(|until| *seen < until))
     }
 
     fn count_only(
@@ -270,7 +278,7 @@ impl Copying<'_> {
                 work.copied.bytes += job.bytes;
                 Progress::add(&self.progress.stored_bytes, job.bytes);
             }
-            Moved::Missing => work.lost.push(job.name),
+            Moved::Missing => work.findings.extend(self.explain_missing(&job.name)?),
             Moved::Damaged(what) => {
                 work.findings.push(damaged(Problem::WrongName, what.to_owned()));
             }
@@ -318,23 +326,20 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// What the source has not got any more: pruned meanwhile, or lost.
-    fn explain_lost(&mut self, lost: Vec<ObjectName>) -> Result<(), ReplicaError> {
-        if lost.is_empty() {
-            return Ok(());
-        }
-        let newest = History::read(self.source)?;
+    /// An object that the source has not got: pruned, as the target's tombstones say, or lost.
+    ///
+    /// Where only newer tombstones say it, the copy must begin anew, so that the target has them
+    /// before the commit.
+    fn explain_missing(&self, name: &ObjectName) -> Result<Option<Finding>, ReplicaError> {
         let grace = Duration::from_secs(self.source.roster.grace_seconds);
-        let is_old = |seen: &SystemTime| self.now.duration_since(*seen).is_ok_and(|a| a >= grace);
-        for name in lost {
-            let is_pruned =
-                newest.deleted.contains(&name) || newest.intents.get(&name).is_some_and(is_old);
-            if !is_pruned {
-                let what = "the source has not got it";
-                self.report.findings.push(Finding::new(name.to_string(), Problem::Missing, what));
-            }
+        let object = name.to_string();
+        if self.is_gone(name) && self.begun.elapsed() < grace {
+            return Ok(None);
         }
-        Ok(())
+        if self.is_gone(name) || History::read(self.source)?.announced.contains_key(name) {
+            return Err(ReplicaError::PrunedMeanwhile { object });
+        }
+        Ok(Some(Finding::new(object, Problem::Missing, "the source has not got it")))
     }
 
     /// Deletes at the target what a maintainer declared deleted, in a tombstone that the target has
@@ -377,7 +382,6 @@ impl Copying<'_> {
 
 /// What the transfer has done so far.
 struct Work {
-    lost: Vec<ObjectName>,
     copied: Amount,
     commits: u64,
     snapshots: u64,

@@ -62,6 +62,12 @@ pub enum ReplicaError {
         /// That of the source.
         source_generation: u64,
     },
+    /// A prune has deleted what was to be copied, and says so in a tombstone that is too young.
+    #[error("{object} was pruned while it was to be copied")]
+    PrunedMeanwhile {
+        /// The object.
+        object: String,
+    },
     /// Source and target are one place.
     #[error("{place} is the repository itself")]
     SamePlace {

@@ -25,6 +25,7 @@ pub struct ChunkReader {
     frames: FrameReader,
     /// The one used last is at the end.
     kept: Vec<DecodedFrame>,
+    kept_max: usize,
     healed: Vec<u8>,
     damage: u64,
 }
@@ -34,7 +35,8 @@ impl ReadAccess {
     pub fn reader(self: &Arc<Self>) -> Result<ChunkReader, ReadError> {
         let frames = FrameReader::new(self.store().clone(), self.identities().clone())?;
         let access = self.clone();
-        Ok(ChunkReader { access, frames, kept: Vec::new(), healed: Vec::new(), damage: 0 })
+        let (kept, kept_max) = (Vec::new(), KEPT_FRAMES);
+        Ok(ChunkReader { access, frames, kept, kept_max, healed: Vec::new(), damage: 0 })
     }
 }
 
@@ -43,6 +45,13 @@ impl ChunkReader {
     #[must_use]
     pub fn access(&self) -> &Arc<ReadAccess> {
         &self.access
+    }
+
+    /// Keeps that many decoded frames, at least 1, for one who keeps them elsewhere.
+    #[must_use]
+    pub fn keeping(mut self, frames: usize) -> Self {
+        self.kept_max = frames.max(1);
+        self
     }
 
     /// Chunks so far whose pack was damaged or missing, but which another pack had.
@@ -101,7 +110,7 @@ impl ChunkReader {
         let kept = if let Some(index) = found {
             self.kept.remove(index)
         } else {
-            let full = self.kept.len() >= KEPT_FRAMES;
+            let full = self.kept.len() >= self.kept_max;
             let mut raw = if full { self.kept.remove(0).raw } else { Vec::new() };
             self.frames.read(map, frame, last_frame, &mut raw)?;
             let chunks = map.chunks_of(frame);

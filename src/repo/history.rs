@@ -73,6 +73,9 @@ pub struct History {
     pub intents: HashMap<ObjectName, SystemTime>,
     /// Objects that have been deleted.
     pub deleted: HashSet<ObjectName>,
+    /// When the store took in the first tombstone that says of an object that it is to be deleted,
+    /// or has been; of those that are intended or deleted now.
+    pub announced: HashMap<ObjectName, SystemTime>,
     /// Newest tombstone: sequence number and hash.
     pub tomb: Option<(u64, ObjectId)>,
     /// What is wrong; a repository with findings is not written to.
@@ -356,13 +359,16 @@ impl History {
                 Declaration::Recall(snapshot) => self.set_forgotten(*snapshot, None),
                 Declaration::Intent(name) => {
                     self.intents.entry(*name).or_insert(first_seen);
+                    self.announced.entry(*name).or_insert(first_seen);
                 }
                 Declaration::Withdraw(name) => {
                     self.intents.remove(name);
+                    self.announced.remove(name);
                 }
                 Declaration::Done(name) => {
                     self.intents.remove(name);
                     self.deleted.insert(*name);
+                    self.announced.entry(*name).or_insert(first_seen);
                     if let ObjectName::Snapshot(writer, id) = name {
                         self.set_deleted(SnapshotName { writer: *writer, id: *id });
                     }

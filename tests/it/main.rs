@@ -16,7 +16,7 @@ mod damage;
 mod doomed;
 #[cfg(feature = "s3")]
 mod fault_proxy;
-
+mod file_system;
 mod forget;
 mod hostile;
 mod household;

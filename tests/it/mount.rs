@@ -278,7 +278,7 @@ fn a_mounted_snapshot_is_the_tree_it_was_made_of() {
     let dump = noise(11, 3_000_000);
     fs::write(place.path("dump"), &dump).unwrap();
     let input = fs::File::open(place.path("dump")).unwrap();
-    let stream = ["backup", "--source", "dump", "--stdin", "--stdin-filename", "shop.sql"];
+    let stream = ["backup", "--source", "dump", "--stdin", "shop.sql"];
     assert!(place.command(&stream).stdin(input).output().unwrap().status.success());
     let mount = place.mount(&[]);
     let mnt = place.mnt();

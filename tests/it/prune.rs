@@ -23,7 +23,10 @@ fn data_objects(store: &MemoryStore) -> usize {
     store.names().iter().filter(|name| name.starts_with("data/")).count()
 }
 
-fn repack_now(home: &Household, repository: &Repository) -> Result<RepackReport, MaintenanceError> {
+pub fn repack_now(
+    home: &Household,
+    repository: &Repository,
+) -> Result<RepackReport, MaintenanceError> {
     let access = home.try_access(repository)?;
     let progress = Progress::default();
     home.maintain(repository, |maintainer| {

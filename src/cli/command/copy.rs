@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::command::reencrypt;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::{replica, usage};
+use crate::cli::explain::{replica, repository, usage};
 use crate::cli::open_repository::open;
 use crate::cli::place::Place;
 use crate::cli::replicas;
@@ -171,6 +171,7 @@ pub fn failed(error: ReplicaError) -> CommandError {
         ReplicaError::OtherRepository { .. } | ReplicaError::Occupied { .. } => &replica::OTHER,
         ReplicaError::Ahead { .. } | ReplicaError::Diverged { .. } => &replica::AHEAD,
         ReplicaError::Promoted { .. } => &replica::PROMOTED,
+        ReplicaError::PrunedMeanwhile { .. } => &repository::BUSY,
         ReplicaError::NotReplica { .. } => &replica::NOT_REPLICA,
         ReplicaError::SamePlace { .. } => &replica::SAME,
         ReplicaError::Cancelled => &usage::INTERRUPTED,

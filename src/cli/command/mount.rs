@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::mount as explain;
+use crate::cli::explain;
 use crate::cli::mounting::Shown;
 use crate::cli::open_repository::open;
 use crate::cli::output::json_bytes;
@@ -45,11 +45,15 @@ pub fn run(args: &MountArgs, context: &Context) -> Result<Exit, CommandError> {
     check_empty(&point)?;
     check_device()?;
     let shown = Shown::open(context, &args.source, args.cache_size)?;
+    shown.arm();
     let users = if args.allow_other { Users::All } else { Users::Owner };
     let mounted = mount(shown.file_system.clone(), &point, users).map_err(|error| {
-        CommandError::new(&explain::NO_FUSE, format!("{} cannot be mounted over", point.display()))
-            .because(&error)
-            .hint("holdfast serve webdav shows the same files without FUSE")
+        CommandError::new(
+            &explain::mount::NO_FUSE,
+            format!("{} cannot be mounted over", point.display()),
+        )
+        .because(&error)
+        .hint("holdfast serve webdav shows the same files without FUSE")
     })?;
     let output = &context.output;
     let place = point.display();
@@ -59,7 +63,7 @@ pub fn run(args: &MountArgs, context: &Context) -> Result<Exit, CommandError> {
     output.item(&json!({ key: path, "sources": sources, "snapshots": snapshots }));
     shown.wait(context, || mounted.is_over());
     let ended = mounted.end().map_err(|error| {
-        CommandError::new(&explain::NO_FUSE, format!("{place} cannot be unmounted"))
+        CommandError::new(&explain::mount::NO_FUSE, format!("{place} cannot be unmounted"))
             .because(&error)
             .hint(format!("umount -l {place}"))
     })?;
@@ -84,7 +88,7 @@ fn check_empty(path: &Path) -> Result<(), CommandError> {
 }
 
 fn refused(path: &Path, what: &str) -> CommandError {
-    CommandError::new(&explain::POINT, format!("{} {what}", path.display()))
+    CommandError::new(&explain::mount::POINT, format!("{} {what}", path.display()))
 }
 
 fn unusable(path: &Path, error: &io::Error) -> CommandError {
@@ -107,13 +111,13 @@ fn refuse_own(point: &Path, location: &str) -> Result<(), CommandError> {
     }
     let (point, repository) = (point.display(), repository.display());
     let what = format!("{point} cannot be mounted over: the repository is {repository}");
-    Err(CommandError::new(&explain::OWN_REPOSITORY, what))
+    Err(CommandError::new(&explain::mount::OWN_REPOSITORY, what))
 }
 
 fn check_device() -> Result<(), CommandError> {
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
     device.map(drop).map_err(|error| {
-        CommandError::new(&explain::NO_FUSE, "/dev/fuse cannot be opened")
+        CommandError::new(&explain::mount::NO_FUSE, "/dev/fuse cannot be opened")
             .because(&error)
             .hint("holdfast serve webdav shows the same files without FUSE")
     })
@@ -154,7 +158,7 @@ mod tests {
         let check = |name: &str| real_path(&path(name)).and_then(|real| check_empty(&real));
         assert!(check("empty").is_ok());
         for wrong in ["full", "file", "missing"] {
-            assert_eq!(check(wrong).unwrap_err().id(), explain::POINT.id, "{wrong}");
+            assert_eq!(check(wrong).unwrap_err().id(), explain::mount::POINT.id, "{wrong}");
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::mount as explain;
+use crate::cli::explain;
 use crate::cli::mounting::Shown;
 use crate::mount::webdav::Server;
 use crate::units::parse_size;
@@ -54,14 +54,15 @@ pub fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CommandError> {
     let is_local = args.listen.ip().is_loopback();
     if !is_local && !args.allow_remote {
         let what = format!("{} is reached by other hosts", args.listen);
-        return Err(CommandError::new(&explain::REMOTE, what)
+        return Err(CommandError::new(&explain::mount::REMOTE, what)
             .hint("--listen 127.0.0.1:8480, and ssh -L from elsewhere")
             .hint("--allow-remote"));
     }
     let shown = Shown::open(context, &args.source, args.cache_size)?;
+    shown.arm();
     let server = Server::start(shown.file_system.clone(), args.listen).map_err(|error| {
         let what = format!("cannot listen on {}", args.listen);
-        CommandError::new(&explain::LISTEN, what).because(&error)
+        CommandError::new(&explain::mount::LISTEN, what).because(&error)
     })?;
     let output = &context.output;
     let url = format!("http://{}/", server.address());

@@ -7,7 +7,8 @@ explanations! {
 "It must be a folder that exists and is empty: what is in a folder cannot be seen while something
 is mounted over it. A mount whose process was killed stays as a folder that nobody can enter.
 
-What to do: make an empty folder, or name another. `umount FOLDER` clears what a killed process left.";
+What to do: make an empty folder, or name another. `umount FOLDER` clears what a killed process has
+left.";
     OWN_REPOSITORY: "HF-MOUNT-002", Usage, "the mount point is in, at or above the repository",
 "What is mounted over a folder hides it, the repository too, and then nothing can be read any more;
 a mount inside of a repository would look like a part of it.
@@ -27,6 +28,6 @@ What to do: choose another with --listen; port 0 takes a free one.";
 "Whoever reaches the address can read all snapshots: there is no password and no encryption. So
 only loopback addresses are taken unless you say otherwise.
 
-What to do: keep to 127.0.0.1 and go there through ssh -L; or give --allow-remote, on a network where
-everybody may read everything.";
+What to do: keep to 127.0.0.1 and go there through ssh -L; or give --allow-remote, on a network
+where everybody may read everything.";
 }

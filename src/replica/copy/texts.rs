@@ -138,6 +138,7 @@ impl Copying<'_> {
                 }
             } else {
                 self.report.young_tombs = head + 1 - seq;
+                self.carried_until = Some(entry.first_seen);
                 break;
             }
         }
