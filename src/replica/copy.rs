@@ -95,7 +95,17 @@ pub fn copy(
         report.findings.push(Finding::new("log", Problem::Log, finding.to_string()));
     }
     let target = Target::read(source, &history, target)?;
-    let mut copying = Copying { source, history: &history, target, options, now, progress, report };
+    let mut copying = Copying {
+        source,
+        history: &history,
+        target,
+        options,
+        now,
+        begun,
+        carried_until: None,
+        progress,
+        report,
+    };
     copying.texts()?;
     copying.objects()?;
     copying.delete()?;
@@ -165,7 +175,8 @@ impl Copying<'_> {
                         let name = put.name.to_string();
                         self.report.findings.push(Finding::new(name, Problem::WrongSize, what));
                     }
-                    None if self.history.deleted.contains(&put.name) && self.is_gone(&put.name) => {}
+                    None if self.history.deleted.contains(&put.name) && self.is_gone(&put.name) => {
+                    }
                     None => jobs.push(Job { name: put.name, bytes: put.bytes, tag }),
                 }
             }
@@ -180,12 +191,8 @@ impl Copying<'_> {
         }
         let over = || self.progress.is_cancelled();
         let (source, target) = (&*self.source.store, self.target.store);
-        let mut work = Work {
-            copied: Amount::default(),
-            commits: 0,
-            snapshots: 0,
-            findings: Vec::new(),
-        };
+        let mut work =
+            Work { copied: Amount::default(), commits: 0, snapshots: 0, findings: Vec::new() };
         let done = transfer(source, target, &over, |jobs, answers| {
             self.move_all(&commits, missing, jobs, answers, &mut work)
         });
