@@ -4,6 +4,7 @@
 //! the real server over a connection of its own; whole answers are held before they are passed on.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -374,7 +375,7 @@ fn ask(request: &Request, shared: &Shared) -> io::Result<Answer> {
     let unwanted = ["connection", "expect"];
     for (name, value) in &request.headers {
         if !unwanted.iter().any(|word| name.eq_ignore_ascii_case(word)) {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
     }
     head.push_str("Connection: close\r\n\r\n");
@@ -425,12 +426,12 @@ fn write_head(client: &mut TcpStream, answer: &Answer, length: usize) -> io::Res
     let unwanted = ["connection", "content-length", "transfer-encoding", "keep-alive"];
     for (name, value) in &answer.headers {
         if !unwanted.iter().any(|word| name.eq_ignore_ascii_case(word)) {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
     }
     let has_no_body = answer.status_line.contains(" 204") || answer.status_line.contains(" 304");
     if !has_no_body {
-        head.push_str(&format!("Content-Length: {length}\r\n"));
+        write!(head, "Content-Length: {length}\r\n").unwrap();
     }
     head.push_str("\r\n");
     client.write_all(head.as_bytes())

@@ -27,7 +27,8 @@ pub struct S3Server {
     pub secret_key: String,
     prefixes: AtomicU32,
     _process: Option<Process>,
-    _runtime: Option<tokio::runtime::Runtime>,
+    #[allow(dead_code, reason = "it serves as long as it lives")]
+    runtime: Option<tokio::runtime::Runtime>,
     folder: TempDir,
 }
 
@@ -104,7 +105,7 @@ fn is_open(port: u16) -> bool {
 }
 
 impl S3Server {
-    /// SeaweedFS: keeps conditions, versions and locks.
+    /// `SeaweedFS`: keeps conditions, versions and locks.
     pub fn seaweed() -> Self {
         let weed = find_program("weed").expect("weed is there: tests/run installs it");
         let folder = tempfile::tempdir().unwrap();
@@ -222,7 +223,7 @@ impl S3Server {
             }
         });
         let mut this = Self::of(endpoint, None, folder, ("AK", "SK"));
-        this._runtime = Some(runtime);
+        this.runtime = Some(runtime);
         this
     }
 
@@ -234,7 +235,7 @@ impl S3Server {
             secret_key: keys.1.to_owned(),
             prefixes: AtomicU32::new(0),
             _process: process,
-            _runtime: None,
+            runtime: None,
             folder,
         }
     }
@@ -294,6 +295,7 @@ impl S3Server {
     }
 
     /// Waits for what the client does.
+    #[allow(clippy::unused_self, reason = "it reads as the server's answer")]
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
     }

@@ -43,15 +43,12 @@ pub fn http_client() -> SharedHttpClient {
 /// A client with credentials that nothing was asked of yet: building it anew asks the providers of
 /// credentials anew.
 pub async fn connect(address: &S3Address, options: &S3Options, http: &SharedHttpClient) -> Client {
-    let (config, found_region) = match &options.credentials {
-        Some(credentials) => {
-            let config = Builder::new().behavior_version(behavior()).http_client(http.clone());
-            (config.credentials_provider(given(credentials)), None)
-        }
-        None => {
-            let found = loader(address, http).load().await;
-            (Builder::from(&found), found.region().cloned())
-        }
+    let (config, found_region) = if let Some(credentials) = &options.credentials {
+        let config = Builder::new().behavior_version(behavior()).http_client(http.clone());
+        (config.credentials_provider(given(credentials)), None)
+    } else {
+        let found = loader(address, http).load().await;
+        (Builder::from(&found), found.region().cloned())
     };
     let named_region = address.region.clone().map(Region::new);
     let region = named_region.or(found_region).unwrap_or(Region::from_static(REGION_DEFAULT));

@@ -206,14 +206,13 @@ fn kind_of(status: u16, code: &str) -> FaultKind {
         404 => FaultKind::Missing,
         412 => FaultKind::Exists,
         416 => FaultKind::Range,
-        // Two at once on one name: the service wants the loser to ask again.
-        408 | 409 => FaultKind::Failed,
         429 | 503 => FaultKind::Slow,
         507 => FaultKind::Full,
         400 | 403 if code.is_empty() => FaultKind::Unclear,
         401 | 403 | 405 => FaultKind::Refused,
         501 => FaultKind::Unsupported,
-        500.. => FaultKind::Failed,
+        // 409: two at once on one name; the service wants the loser to ask again.
+        408 | 409 | 500.. => FaultKind::Failed,
         _ => FaultKind::Other,
     }
 }

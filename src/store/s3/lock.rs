@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
+use aws_sdk_s3::types::{DefaultRetention, ObjectLockRetention, ObjectLockRetentionMode};
 
 use crate::store::StoreError;
 use crate::store::s3::S3Store;
@@ -48,8 +48,8 @@ impl Connection {
             return Ok(BucketLock::default());
         };
         let rule = configuration.rule().and_then(|rule| rule.default_retention());
-        let years = rule.and_then(|rule| rule.years()).map(|years| years.saturating_mul(365));
-        let days = rule.and_then(|rule| rule.days()).or(years);
+        let years = rule.and_then(DefaultRetention::years).map(|years| years.saturating_mul(365));
+        let days = rule.and_then(DefaultRetention::days).or(years);
         Ok(BucketLock {
             is_enabled: configuration
                 .object_lock_enabled()
