@@ -2,7 +2,7 @@
 //! planning.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -169,9 +169,9 @@ impl Maintainer {
         }
         let mut refs = BTreeMap::new();
         for entry in wanted {
-            if !refs.contains_key(&entry.refs) {
+            if let btree_map::Entry::Vacant(place) = refs.entry(entry.refs) {
                 let name = ObjectName::Refs(entry.refs_actor, entry.refs);
-                refs.insert(entry.refs, self.read_refs(name).await?);
+                place.insert(self.read_refs(name).await?);
             }
         }
         let state = parts(

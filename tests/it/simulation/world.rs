@@ -90,7 +90,6 @@ pub struct World {
     pub violation: Option<String>,
     /// What happened how often: a schedule in which nothing happens proves nothing.
     pub counts: BTreeMap<&'static str, u64>,
-    pub steps: u64,
 }
 
 impl World {
@@ -108,11 +107,10 @@ impl World {
             trace: None,
             violation: None,
             counts: BTreeMap::new(),
-            steps: 0,
         }
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014).
+    /// `SplitMix64` (Steele, Lea, Flood 2014).
     fn next(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -306,7 +304,6 @@ impl Host {
         let is_done = !(is_crash || is_lost) || self.chance(600);
         if is_done {
             let mut world = self.world.borrow_mut();
-            world.steps += 1;
             let when = world.now + effect;
             world.at(when, Event::Effect(run));
         }
