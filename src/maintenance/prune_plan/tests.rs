@@ -235,8 +235,19 @@ fn packs_of_a_young_checkpoint_are_held() {
     let mut repository = Repository::new();
     repository.commit("data/checkpoint", 3, NOW - 1);
     assert!(!repository.intended_names().contains(&"data/checkpoint".to_owned()));
-    repository.intend("data/checkpoint", NOW - 500);
+    repository.intend("data/checkpoint", NOW - 1);
     assert_eq!(repository.plan().unwrap().withdrawals, ["data/checkpoint"]);
+}
+
+/// Another maintainer may be deleting it by now; who relies on it must see the intent.
+#[test]
+fn an_old_intent_on_what_is_only_held_stands() {
+    let mut repository = Repository::new();
+    repository.commit("data/checkpoint", 3, NOW - 1);
+    repository.intend("data/checkpoint", NOW - GRACE_HOURS / 2);
+    let plan = repository.plan().unwrap();
+    assert_eq!(plan.withdrawals, [""; 0]);
+    assert!(plan.deletions.iter().all(|dead| dead.name != "data/checkpoint"));
 }
 
 #[test]
