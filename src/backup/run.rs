@@ -13,6 +13,7 @@ use crate::backup::stream::Reading;
 use crate::backup::usage::Usage;
 use crate::chunker::{ChunkSizes, Chunker, GearTable};
 use crate::clock::Clock;
+use crate::format::commit::ObjectName;
 use crate::format::snapshot::{Root, Snapshot, Statistics};
 use crate::id::PackHandle;
 use crate::index::previous_tree::PreviousTreeWriter;
@@ -67,6 +68,8 @@ pub struct BackupSummary {
     pub statistics: Statistics,
     /// Some items could not be read and are missing.
     pub is_partial: bool,
+    /// The packs that the snapshot needs, old ones too.
+    pub packs: Vec<ObjectName>,
 }
 
 /// Makes one snapshot of all `roots`.
@@ -111,13 +114,14 @@ pub fn run(
     }
     session.chunks.finish().map_err(RepoError::from)?;
     let counts = session.chunks.counts();
-    let committed = commit(session, &*clock, label, written, &usage, &mut statistics, counts)?;
+    let (committed, packs) =
+        commit(session, &*clock, label, written, &usage, &mut statistics, counts)?;
     // The snapshot is there, whatever becomes of the cache that the next run compares with.
     for error in trees.into_iter().filter_map(|tree| tree.publish().err()) {
         progress.warn(format!("{error}: {}", error.source));
     }
     let is_partial = statistics.errors > 0;
-    Ok(BackupSummary { committed: Some(committed), statistics, is_partial })
+    Ok(BackupSummary { committed: Some(committed), statistics, is_partial, packs })
 }
 
 fn refuse_twice(roots: &[Box<dyn RootSource>]) -> Result<(), BackupError> {
@@ -178,11 +182,12 @@ fn commit(
     usage: &Usage,
     statistics: &mut Statistics,
     counts: WriteCounts,
-) -> Result<Committed, BackupError> {
+) -> Result<(Committed, Vec<ObjectName>), BackupError> {
     count(statistics, counts);
     let uses = usage
         .pack_uses(session.chunks.lookup())
         .map_err(|handle| RepoError::PackUnknown { handle })?;
+    let packs = uses.iter().map(|pack| ObjectName::Data(pack.pack)).collect();
     let handles: Vec<PackHandle> = usage.handles().copied().collect();
     let ended = jiff::Timestamp::try_from(clock.now()).unwrap_or_default();
     let stated = statistics.clone();
@@ -204,7 +209,7 @@ fn commit(
         statistics: stated,
     })?;
     statistics.stored_bytes += committed.other_bytes;
-    Ok(committed)
+    Ok((committed, packs))
 }
 
 fn count(statistics: &mut Statistics, counts: WriteCounts) {

@@ -178,6 +178,8 @@ pub struct RepositoryConfig {
     pub profile: Option<String>,
     /// S3: whether the bucket stands in the path.
     pub path_style: Option<bool>,
+    /// How long what a backup needs is locked in the store, as `35d`.
+    pub lock_for: Option<String>,
     /// S3: bytes a second sent at most.
     #[serde(default, deserialize_with = "optional_size")]
     pub limit_upload: Option<u64>,

@@ -53,6 +53,7 @@ fn repository_text(text: &mut String, repository: &RepositoryConfig) {
     string(text, "endpoint", repository.endpoint.as_deref());
     string(text, "region", repository.region.as_deref());
     string(text, "profile", repository.profile.as_deref());
+    string(text, "lock-for", repository.lock_for.as_deref());
     if let Some(value) = repository.path_style {
         let _ = writeln!(text, "path-style = {value}");
     }

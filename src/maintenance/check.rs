@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
@@ -34,6 +35,7 @@ use crate::progress::Progress;
 use crate::repo::error::RepoError;
 use crate::repo::history::{History, SnapshotRecord};
 use crate::repo::open::Repository;
+use crate::repo::parallel::in_parallel;
 use crate::repo::read_access::ReadAccess;
 use crate::store::StoreError;
 use crate::units::Part;
@@ -73,6 +75,19 @@ pub struct CheckReport {
     pub read: Amount,
     /// What has been read on this host, this time and before.
     pub coverage: Coverage,
+    /// Of the objects that commits name, the one whose lock ends first, where the store has locks.
+    pub weakest_lock: Option<WeakestLock>,
+}
+
+/// The object that is protected the shortest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeakestLock {
+    /// Its name.
+    pub object: String,
+    /// Until when it is locked; nothing where it is not.
+    pub until: Option<SystemTime>,
+    /// How many have no lock, or one that has ended.
+    pub unlocked: u64,
 }
 
 /// The repository while it is checked.
@@ -136,10 +151,44 @@ pub fn check(
         check_snapshots::check_all(&checking, access, &catalog, &mut report.findings)?;
     }
     read_data::read(&checking, clock, &catalog, options, &mut report)?;
+    report.weakest_lock = weakest_lock(&checking, clock.now())?;
     find_affected(&checking, &mut report.findings);
     report.findings.sort_by(|a, b| (&a.object, a.problem).cmp(&(&b.object, b.problem)));
     report.findings.dedup();
     Ok(report)
+}
+
+/// Asks for the lock of every object that a commit names and nobody means to delete.
+fn weakest_lock(
+    checking: &Checking<'_>,
+    now: SystemTime,
+) -> Result<Option<WeakestLock>, MaintenanceError> {
+    let store = &*checking.repository.store;
+    if !store.can_lock() {
+        return Ok(None);
+    }
+    let history = &checking.history;
+    let puts = history.logs.values().flatten().flat_map(|record| &record.commit.puts);
+    let mut names: Vec<ObjectName> = puts
+        .map(|put| put.name)
+        .filter(|name| !history.announced.contains_key(name) && checking.has(name))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let ask = |name: &ObjectName| match store.locked_until(&name.to_string()) {
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        other => other.map(Some),
+    };
+    let mut weakest: Option<WeakestLock> = None;
+    let mut unlocked = 0;
+    for (name, locked) in names.iter().zip(in_parallel(store.read_slots(), &names, ask)) {
+        let Some(until) = locked? else { continue };
+        unlocked += u64::from(until.is_none_or(|until| until <= now));
+        if weakest.as_ref().is_none_or(|weakest| until < weakest.until) {
+            weakest = Some(WeakestLock { object: name.to_string(), until, unlocked: 0 });
+        }
+    }
+    Ok(weakest.map(|weakest| WeakestLock { unlocked, ..weakest }))
 }
 
 fn log_finding(error: &RepoError) -> Finding {

@@ -21,7 +21,7 @@ use crate::maintenance::prune_state::{PruneState, heads};
 use crate::maintenance::tombs::{ATTEMPTS_MAX, Maintainer, Reserve};
 use crate::progress::Progress;
 use crate::repo::history::History;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Deletions between two looks at the logs.
 const DELETIONS_PER_LOOK: usize = 64;
@@ -33,6 +33,8 @@ pub struct PruneReport {
     pub plan: PrunePlan,
     /// What was deleted.
     pub deleted: Amount,
+    /// What was due, and stays because it is locked in the store.
+    pub locked: Amount,
     /// The time that the plan was made for.
     pub now: SystemTime,
     /// The grace time that it used.
@@ -75,7 +77,7 @@ impl Prune<'_> {
     pub fn dry_run(&self) -> Result<PruneReport, MaintenanceError> {
         let now = self.maintainer.clock.now();
         let (_, plan) = self.plan(now)?;
-        Ok(self.report(plan, now, Amount::default()))
+        Ok(self.report(plan, now, Deleted::default()))
     }
 
     /// Prunes.
@@ -91,7 +93,7 @@ impl Prune<'_> {
             Some(store_now) if !plan.deletions.is_empty() => {
                 self.delete(&plan.deletions, self.maintainer.clock.now().min(store_now))?
             }
-            _ => Amount::default(),
+            _ => Deleted::default(),
         };
         self.maintainer.reserve.map_or(Ok(()), Reserve::ensure).or_else(|error| match error {
             // Whoever has filled the disk again can still not make this prune a failed one.
@@ -114,8 +116,9 @@ impl Prune<'_> {
         }
     }
 
-    fn report(&self, plan: PrunePlan, now: SystemTime, deleted: Amount) -> PruneReport {
-        PruneReport { plan, deleted, now, grace: self.grace() }
+    fn report(&self, plan: PrunePlan, now: SystemTime, done: Deleted) -> PruneReport {
+        let Deleted { deleted, locked } = done;
+        PruneReport { plan, deleted, locked, now, grace: self.grace() }
     }
 
     /// Deletes those of the announced objects that a second reading finds due as well.
@@ -123,15 +126,16 @@ impl Prune<'_> {
         &self,
         announced: &[DeadObject],
         now: SystemTime,
-    ) -> Result<Amount, MaintenanceError> {
+    ) -> Result<Deleted, MaintenanceError> {
         let announced: HashSet<&str> = announced.iter().map(|dead| dead.name.as_str()).collect();
         let (mut state, mut due) = self.due(&announced, now)?;
         Progress::add(&self.progress.items_total, due.len() as u64);
         let mut done: Vec<DeadObject> = Vec::new();
+        let mut locked = Amount::default();
         let mut result = Ok(());
         while !due.is_empty() && result.is_ok() {
             let rest = due.split_off(due.len().min(DELETIONS_PER_LOOK));
-            result = self.delete_batch(due, &mut done);
+            result = self.delete_batch(due, now, &mut done, &mut locked);
             due = rest;
             if result.is_ok() && !due.is_empty() {
                 result = self.look_again(&announced, now, &mut state, &mut due);
@@ -140,7 +144,7 @@ impl Prune<'_> {
         self.maintainer.declare(&declarations(&done, Declaration::Done))?;
         result?;
         let bytes = done.iter().map(|dead| dead.size_bytes).sum();
-        Ok(Amount { objects: done.len() as u64, bytes })
+        Ok(Deleted { deleted: Amount { objects: done.len() as u64, bytes }, locked })
     }
 
     fn due(
@@ -157,13 +161,22 @@ impl Prune<'_> {
     fn delete_batch(
         &self,
         batch: Vec<DeadObject>,
+        now: SystemTime,
         done: &mut Vec<DeadObject>,
+        locked: &mut Amount,
     ) -> Result<(), MaintenanceError> {
+        let store = &*self.maintainer.repository.store;
+        let has_locks = store.can_lock();
         for dead in batch {
             if self.progress.is_cancelled() {
                 return Err(MaintenanceError::Cancelled);
             }
-            self.maintainer.repository.store.delete(&dead.name)?;
+            if has_locks && is_locked(store, &dead.name, now)? {
+                locked.objects += 1;
+                locked.bytes += dead.size_bytes;
+                continue;
+            }
+            store.delete(&dead.name)?;
             Progress::add(&self.progress.items_done, 1);
             Progress::add(&self.progress.stored_bytes, dead.size_bytes);
             done.push(dead);
@@ -188,6 +201,22 @@ impl Prune<'_> {
             *state = newer;
         }
         Ok(())
+    }
+}
+
+/// What became of the objects that were due.
+#[derive(Debug, Clone, Copy, Default)]
+struct Deleted {
+    deleted: Amount,
+    locked: Amount,
+}
+
+/// Whether the store keeps the object for longer; one that is gone is not locked.
+fn is_locked(store: &dyn Store, name: &str, now: SystemTime) -> Result<bool, StoreError> {
+    match store.locked_until(name) {
+        Ok(until) => Ok(until.is_some_and(|until| until > now)),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

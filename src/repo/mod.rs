@@ -9,6 +9,7 @@ pub mod domain_index;
 pub mod error;
 pub mod history;
 pub mod key_files;
+pub mod locks;
 pub mod objects;
 pub mod open;
 pub mod pack_builder;

@@ -274,3 +274,54 @@ fn a_policy_names_what_a_writer_needs() {
     assert!(made.iter().all(|key| prefixes(key)), "{made:?} by {allowed:?}");
     program.run(&["writer", "policy", "two", "-r", &place]).warns("error[HF-REPO-015]: …");
 }
+
+#[test]
+fn what_a_snapshot_needs_is_locked_and_a_prune_waits_for_it() {
+    let server = S3Server::seaweed();
+    server.make_bucket("sealed", true).unwrap();
+    let mut home = Program::new();
+    let secret = home.write("secret", "correct horse battery staple\n");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    home.set("HOLDFAST_PASSWORD_FILE", &secret);
+    home.set("AWS_ACCESS_KEY_ID", &server.access_key);
+    home.set("AWS_SECRET_ACCESS_KEY", &server.secret_key);
+    home.set("AWS_EC2_METADATA_DISABLED", "true");
+    let repo = format!("s3://sealed/r?endpoint={}", server.endpoint);
+    home.set("HOLDFAST_REPO", &repo);
+    home.run(&["init", "--grace", "0s", "--pack-size", "1MiB"]).ends(0);
+    home.write("data/old", &"0123456789abcdef".repeat(150_000));
+    home.run(&["backup", "data"]).ends(0);
+    let weakest = |home: &Program| {
+        let checked = home.run(&["check", "--json"]).ends(0);
+        checked.events().pop().unwrap()
+    };
+    assert!(weakest(&home)["unlocked"].as_u64().unwrap() > 0);
+    home.write("data/new", "new");
+    let locked = home.run(&["backup", "data", "--lock-for", "2d", "--json"]).ends(0);
+    let summary = locked.events().pop().unwrap();
+    assert!(summary["extended_locks"].as_u64().unwrap() > 5, "{summary}");
+    let again = home.run(&["backup", "data", "--lock-for", "2d", "--json"]).ends(0);
+    let again = again.events().pop().unwrap();
+    let (all, extended) = (&again["locked_objects"], &again["extended_locks"]);
+    assert!(extended.as_u64().unwrap() <= 4 && all.as_u64() > extended.as_u64(), "{again}");
+    // Old packs too: all that is not locked are the first snapshot, its refs and its tree.
+    let left = weakest(&home);
+    assert_eq!(left["unlocked"], 3, "{left}");
+    // What could go stays until its locks end, and the rest goes.
+    home.run(&["forget", "latest", "latest~1"]).ends(0);
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let mut waiting = 0;
+    for _ in 0..3 {
+        let pruned = home.run(&["prune", "--json"]).ends(0);
+        waiting = pruned.events().pop().unwrap()["locked_objects"].as_u64().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    assert!(waiting >= 4, "snapshots and refs that are locked: {waiting}");
+    home.run(&["check", "--read-data"]).ends(0);
+    // Where there are no locks, the snapshot is saved, and that it is not locked is an error.
+    let open = format!("s3://{}/open?endpoint={}", server.bucket, server.endpoint);
+    home.set("HOLDFAST_REPO", &open);
+    home.run(&["init"]).ends(0);
+    home.run(&["backup", "data", "--lock-for", "2d"]).ends(1).warns("…HF-STORE-009…");
+    home.run(&["restore", "latest", "--target", &home.arg("out")]).ends(0);
+}

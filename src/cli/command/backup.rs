@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Args;
+use jiff::Span;
 
 use crate::cli::config::SourceConfig;
 use crate::cli::error::CommandError;
 use crate::cli::explain::usage;
 use crate::cli::words;
-use crate::units::parse_size;
+use crate::units::{parse_size, parse_span};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -49,6 +50,9 @@ pub struct BackupArgs {
     /// Create the repository first, with a generated key, and print the recovery kit
     #[arg(long)]
     pub init: bool,
+    /// Lock what the snapshot needs in the store for so long: nobody can delete it before
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub lock_for: Option<Span>,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::SpanRelativeTo;
 use serde_json::json;
 
 use crate::backup::error::BackupError;
@@ -14,23 +15,25 @@ use crate::backup::tree_root::TreeRoot;
 use crate::cli::command::backup::{BackupArgs, ExcludeArgs, listed_paths};
 use crate::cli::command::init::init_with_generated_key;
 use crate::cli::config::SourceKind;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Location};
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::{source, usage};
+use crate::cli::explain::{source, store, usage};
 use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
 use crate::format::node::UnixTime;
 use crate::progress::Progress;
+use crate::repo::history::History;
+use crate::repo::locks::{LockReport, extend, needed_names};
 use crate::repo::session::SessionOptions;
 use crate::source::command::CommandStream;
 use crate::source::error::SourceError;
 use crate::source::files::exclude::{ExcludeOptions, ExcludePattern, ExcludeRules, LetterCase};
 use crate::source::stream::ReaderStream;
 use crate::store::requests::RequestCounts;
-use crate::units::format_duration;
+use crate::units::{format_duration, parse_span};
 
 const LEVEL_DEFAULT: i32 = 3;
 
@@ -65,7 +68,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         init_with_generated_key(context)?;
     }
     let repository = open(context)?;
-    let store = Arc::clone(&repository.store);
+    let place = Arc::clone(&repository.store);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = SessionOptions { threads, level: level(context) };
     let started = Instant::now();
@@ -83,10 +86,45 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         context.output.warning(&format!("{path} does not exist and is missing ({id})"));
     }
     summary.is_partial |= !missing.is_empty();
-    let place = context.location()?.place;
-    known_addresses::remember(&context.state_dir()?, &place, &*store)?;
-    report(&summary, &label, started.elapsed(), store.requests(), &context.output);
+    let location = context.location()?;
+    known_addresses::remember(&context.state_dir()?, &location.place, &*place)?;
+    let locked = lock(args, context, &location, &summary)?;
+    report(&summary, &label, started.elapsed(), place.requests(), locked, &context.output);
     Ok(if summary.is_partial { Exit::Partial } else { Exit::Done })
+}
+
+/// Locks what the snapshot needs, where that is asked for. The snapshot is there, whatever happens.
+fn lock(
+    args: &BackupArgs,
+    context: &Context,
+    location: &Location,
+    summary: &BackupSummary,
+) -> Result<Option<LockReport>, CommandError> {
+    let configured = location.table.as_ref().and_then(|table| table.lock_for.as_deref());
+    let configured = configured
+        .map(parse_span)
+        .transpose()
+        .map_err(|error| CommandError::new(&usage::CONFIG, "lock-for is wrong").because(&error))?;
+    let (Some(span), Some(committed)) = (args.lock_for.or(configured), summary.committed) else {
+        return Ok(None);
+    };
+    let failed = |error: &CommandError| {
+        let id = committed.snapshot.id.to_string();
+        let what = format!("snapshot {} is saved, but not locked: {}", &id[..8], error.what());
+        error
+            .causes()
+            .iter()
+            .fold(CommandError::new(&store::LOCKS, what), |error, cause| error.because_text(cause))
+    };
+    let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| {
+        CommandError::new(&usage::ARGUMENT, "this span has no fixed length").because(&error)
+    })?;
+    let repository = open(context)?;
+    let history = History::read(&repository)?;
+    let writer = committed.snapshot.writer;
+    let names = needed_names(&repository, &history, writer, &summary.packs)?;
+    let report = extend(&repository, &names, SystemClock.now(), span.unsigned_abs());
+    report.map(Some).map_err(|error| failed(&error.into()))
 }
 
 fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError> {
@@ -304,6 +342,7 @@ fn report(
     label: &SnapshotLabel,
     elapsed: std::time::Duration,
     requests: Option<RequestCounts>,
+    locked: Option<LockReport>,
     output: &Output,
 ) {
     let s = &summary.statistics;
@@ -332,6 +371,12 @@ fn report(
         let part = if summary.is_partial { ", with items missing" } else { "" };
         output.note(&format!("Snapshot {} of {} saved{part}", &id[..8], label.source));
     }
+    if let Some(locked) = locked {
+        output.note(&format!(
+            "Locked: {} objects, {} of them extended now",
+            locked.objects, locked.extended
+        ));
+    }
     report_requests(requests, output);
     let exit = if summary.is_partial { Exit::Partial } else { Exit::Done };
     output.summary(
@@ -340,6 +385,8 @@ fn report(
             "snapshot": id, "source": label.source, "host": label.host, "tags": label.tags,
             "time": label.time.to_string(), "seconds": elapsed.as_secs_f64(),
             "partial": summary.is_partial, "statistics": s, "requests": requests,
+            "locked_objects": locked.map(|locked| locked.objects),
+            "extended_locks": locked.map(|locked| locked.extended),
         }),
     );
 }

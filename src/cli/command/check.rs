@@ -2,6 +2,7 @@
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::Args;
 use serde_json::json;
@@ -112,6 +113,17 @@ fn print(context: &Context, report: &CheckReport, with_key: bool) {
         ));
     }
     output.note(&coverage_text(&report.coverage));
+    let lock = report.weakest_lock.as_ref();
+    if let Some(lock) = lock {
+        let until = lock.until.map_or_else(
+            || "is not locked".to_owned(),
+            |until| format!("is locked until {}", timestamp_text(until)),
+        );
+        output.note(&format!(
+            "weakest lock: {} {until}; {} objects are not locked",
+            lock.object, lock.unlocked
+        ));
+    }
     if !with_key {
         output.note(&format!("{} ({})", explain::check::KEYLESS.title, explain::check::KEYLESS.id));
     }
@@ -129,6 +141,8 @@ fn print(context: &Context, report: &CheckReport, with_key: bool) {
             "packs_read": report.read.objects, "bytes_read": report.read.bytes,
             "with_key": with_key, "packs": coverage.packs, "packs_recent": coverage.recent,
             "packs_never": coverage.never,
+            "unlocked": lock.map(|lock| lock.unlocked),
+            "locked_until": lock.and_then(|lock| lock.until).map(timestamp_text),
         }),
     );
 }
@@ -163,4 +177,10 @@ fn coverage_text(coverage: &Coverage) -> String {
         text = format!("{text}, {} never on this host", coverage.never);
     }
     text
+}
+
+fn timestamp_text(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .unwrap_or_default()
 }

@@ -167,6 +167,13 @@ fn print(
             until.unwrap_or_default()
         ));
     }
+    if report.locked.objects > 0 {
+        output.note(&format!(
+            "{} in {} objects could go, and stays until its locks end",
+            output.size(report.locked.bytes),
+            report.locked.objects
+        ));
+    }
     if totals.held.objects > 0 {
         let text = "not needed yet, perhaps of running backups";
         output.note(&format!(
@@ -200,6 +207,7 @@ fn print(
             "dry_run": args.dry_run,
             "deleted_objects": deleted.objects, "deleted_bytes": deleted.bytes,
             "waiting_objects": totals.waiting.objects, "waiting_bytes": totals.waiting.bytes,
+            "locked_objects": report.locked.objects, "locked_bytes": report.locked.bytes,
             "waiting_until": until, "held_bytes": totals.held.bytes,
             "unused_bytes": totals.unused_bytes, "repackable_bytes": totals.repack_freed_bytes,
             "repacked_bytes": repacked.map(|repacked| repacked.old.bytes),

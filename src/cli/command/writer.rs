@@ -78,6 +78,9 @@ pub struct WriterPolicyArgs {
     /// The writer, by name or id
     #[arg(value_name = "WRITER")]
     pub writer: String,
+    /// Let it extend locks, for `backup --lock-for`; it can never shorten one
+    #[arg(long)]
+    pub locks: bool,
 }
 
 /// Arguments of `writer revoke`.
@@ -106,7 +109,7 @@ pub fn run(args: &WriterArgs, context: &Context) -> Result<Exit, CommandError> {
         WriterWhat::Revoke(args) => revoke(args, context),
         WriterWhat::List => list(context),
         WriterWhat::Install(args) => install(args, context),
-        WriterWhat::Policy(args) => writer_policy::run(&args.writer, context),
+        WriterWhat::Policy(args) => writer_policy::run(&args.writer, args.locks, context),
     }
 }
 

@@ -13,11 +13,14 @@ use crate::repo::error::RepoError;
 use crate::repo::roles;
 use crate::store::address::S3Address;
 
+/// Sets a lock, or makes it longer.
+const RETENTION: &str = "s3:PutObjectRetention";
+
 /// What takes back, weakens or replaces; denied whatever else is allowed.
 const DENIED: [&str; 11] = [
     "s3:DeleteObject*",
     "s3:DeleteBucket*",
-    "s3:PutObjectRetention",
+    RETENTION,
     "s3:PutObjectLegalHold",
     "s3:PutObjectAcl",
     "s3:BypassGovernanceRetention",
@@ -29,7 +32,7 @@ const DENIED: [&str; 11] = [
 ];
 
 /// Prints the policy.
-pub fn run(writer: &str, context: &Context) -> Result<Exit, CommandError> {
+pub fn run(writer: &str, with_locks: bool, context: &Context) -> Result<Exit, CommandError> {
     let location = context.location()?;
     let Place::S3(address) = &location.place else {
         let what = "a policy is one of a bucket, and this repository is in a folder";
@@ -45,7 +48,7 @@ pub fn run(writer: &str, context: &Context) -> Result<Exit, CommandError> {
     };
     let unknown = || RepoError::NotFound { kind: "writer", name: writer.to_owned() };
     let entry = repository.roster.writer(id).ok_or_else(unknown)?;
-    let policy = policy(address, id, entry.domain);
+    let policy = policy(address, id, entry.domain, with_locks);
     let text = serde_json::to_string_pretty(&policy).expect("writing JSON to memory cannot fail");
     context.output.line(&text);
     context.output.summary(Exit::Done, &json!({ "writer": id.to_string(), "policy": policy }));
@@ -62,7 +65,7 @@ fn own_writer(
     Ok(own.map(|keys| keys.id).ok_or(unknown)?)
 }
 
-fn policy(address: &S3Address, writer: ActorId, domain: DomainId) -> Value {
+fn policy(address: &S3Address, writer: ActorId, domain: DomainId, with_locks: bool) -> Value {
     let bucket = format!("arn:aws:s3:::{}", address.bucket);
     let prefix =
         if address.prefix.is_empty() { String::new() } else { format!("{}/", address.prefix) };
@@ -79,7 +82,9 @@ fn policy(address: &S3Address, writer: ActorId, domain: DomainId) -> Value {
     ];
     let mut reads = ["FORMAT", "roster/*", "keys/*", "log/*", "tomb/*"].map(str::to_owned).to_vec();
     reads.push(format!("index/{domain}/*"));
-    json!({
+    let denied: Vec<&str> =
+        DENIED.into_iter().filter(|action| !with_locks || *action != RETENTION).collect();
+    let mut policy = json!({
         "Version": "2012-10-17",
         "Statement": [
             {
@@ -111,11 +116,21 @@ fn policy(address: &S3Address, writer: ActorId, domain: DomainId) -> Value {
             {
                 "Sid": "NeverTakeBack",
                 "Effect": "Deny",
-                "Action": DENIED,
+                "Action": denied,
                 "Resource": "*",
             },
         ],
-    })
+    });
+    if with_locks && let Some(statements) = policy["Statement"].as_array_mut() {
+        // A lock of a shorter time is refused by the service itself without the bypass, denied above.
+        statements.push(json!({
+            "Sid": "ExtendLocks",
+            "Effect": "Allow",
+            "Action": ["s3:GetObjectRetention", RETENTION],
+            "Resource": below(&["*".to_owned()]),
+        }));
+    }
+    policy
 }
 
 #[cfg(test)]
@@ -125,7 +140,7 @@ mod tests {
     #[test]
     fn a_writer_can_put_below_its_own_names_only() {
         let address: S3Address = "s3://bucket/a/b".parse().unwrap();
-        let policy = policy(&address, ActorId([0xaa; 8]), DomainId([0xdd; 8]));
+        let policy = policy(&address, ActorId([0xaa; 8]), DomainId([0xdd; 8]), false);
         let statements = policy["Statement"].as_array().unwrap();
         let put = &statements[0];
         assert_eq!(put["Condition"]["Null"]["s3:if-none-match"], "false");
@@ -137,5 +152,15 @@ mod tests {
         let reads = statements[1]["Resource"].to_string();
         assert!(!reads.contains("/data/") && !reads.contains("/snap/"), "{reads}");
         assert_eq!(statements[4]["Effect"], "Deny");
+    }
+
+    #[test]
+    fn locks_can_be_extended_only_where_that_is_asked_for() {
+        let address: S3Address = "s3://bucket".parse().unwrap();
+        let of = |locks| policy(&address, ActorId([1; 8]), DomainId([2; 8]), locks).to_string();
+        assert_eq!(of(false).matches("PutObjectRetention").count(), 1, "denied");
+        let with = of(true);
+        assert!(with.contains("ExtendLocks") && with.contains("BypassGovernanceRetention"));
+        assert_eq!(with.matches("PutObjectRetention").count(), 1, "allowed");
     }
 }

@@ -33,6 +33,12 @@ What to do: `holdfast check --read-data` finds all that are damaged; fetch them 
 "The location is neither a path nor an address of a kind that this program knows.
 
 What to do: give a path, such as /srv/repo, or s3://BUCKET/PREFIX.";
+    LOCKS: "HF-STORE-009", Failed, "the snapshot is saved, but not locked",
+"The service did not lock an object that the snapshot needs: the bucket has no Object Lock, or the
+credentials may not set it. The snapshot is there and can be restored.
+
+What to do: `holdfast doctor` shows what the service offers; `holdfast writer policy --locks` prints
+what the credentials need. The next backup tries it again.";
     UNSUPPORTED: "HF-STORE-008", Failed, "the store cannot do that",
 "The service does not offer what was asked for, such as locks on objects.
 

@@ -94,17 +94,22 @@ impl S3Store {
 
     /// Whether objects can be locked; not, where the credentials may not ask.
     pub(super) fn has_locks(&self) -> bool {
-        *self.locks.get_or_init(|| self.bucket_lock().is_ok_and(|lock| lock.is_enabled))
+        self.known_lock().is_enabled
+    }
+
+    /// Asked once; none, where the credentials may not ask.
+    fn known_lock(&self) -> &BucketLock {
+        self.locks.get_or_init(|| self.bucket_lock().unwrap_or_default())
     }
 
     pub(super) fn extend_lock(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
         let key = self.key(name);
+        let lock = self.known_lock();
         let extend = async {
             let head = self.connection.head(&key).await?;
             if head.locked_until.is_some_and(|locked| locked >= until) {
                 return Ok(());
             }
-            let lock = self.connection.bucket_lock().await.unwrap_or_default();
             let is_compliance = lock.default_mode.as_deref() == Some("COMPLIANCE")
                 || self.connection.options.lock_compliance;
             let mode = if is_compliance {

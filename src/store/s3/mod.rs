@@ -56,7 +56,7 @@ pub struct S3Store {
     conditions: OnceLock<Conditions>,
     finding_conditions: std::sync::Mutex<()>,
     /// Whether the bucket has Object Lock, once that was asked.
-    locks: OnceLock<bool>,
+    locks: OnceLock<lock::BucketLock>,
     uploads: Semaphore,
     /// There until the store is dropped.
     runtime: Option<Runtime>,
