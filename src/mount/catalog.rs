@@ -49,11 +49,20 @@ pub struct Source {
     pub latest: String,
 }
 
+/// What became of a snapshot.
+enum Label {
+    Shown(Arc<Listed>),
+    /// It is not wanted, or damaged.
+    Hidden,
+}
+
 #[derive(Default)]
 struct State {
     sources: Arc<BTreeMap<String, Source>>,
-    known: HashMap<SnapshotName, Option<Arc<Listed>>>,
+    known: HashMap<SnapshotName, Label>,
     logs: (u64, u64),
+    /// How often the list was made.
+    generation: u32,
     stored_bytes: u64,
     trouble: String,
 }
@@ -102,6 +111,12 @@ impl Catalog {
         self.state().sources.clone()
     }
 
+    /// Grows with each change of the list.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.state().generation
+    }
+
     /// Bytes of all objects.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
@@ -111,7 +126,10 @@ impl Catalog {
     /// A snapshot that is or was in the list.
     #[must_use]
     pub fn snapshot(&self, name: SnapshotName) -> Option<Arc<Listed>> {
-        self.state().known.get(&name).cloned().flatten()
+        match self.state().known.get(&name) {
+            Some(Label::Shown(listed)) => Some(listed.clone()),
+            _ => None,
+        }
     }
 
     /// Reads a snapshot.
@@ -200,11 +218,12 @@ impl Catalog {
         let mut state = self.state();
         state.known.extend(read);
         state.stored_bytes = stored_bytes;
+        state.generation += 1;
         let mut live: Vec<&SnapshotRecord> = history.live().collect();
         live.sort_by_key(|record| (record.time, record.seq, record.name));
         let mut sources = BTreeMap::<String, Source>::new();
         for record in live {
-            let Some(Some(listed)) = state.known.get(&record.name) else { continue };
+            let Some(Label::Shown(listed)) = state.known.get(&record.name) else { continue };
             let source = sources.entry(source_name(&listed.source)).or_default();
             let mut name = time_name(listed.time);
             if source.snapshots.contains_key(&name) {
@@ -218,9 +237,9 @@ impl Catalog {
         is_all
     }
 
-    /// What the list says of a snapshot: nothing of one that is not wanted or is damaged; `None`
-    /// where it could not be fetched, which may go better the next time.
-    fn label(&self, record: &SnapshotRecord) -> Option<Option<Arc<Listed>>> {
+    /// What the list says of a snapshot; `None` where it could not be fetched, which may go better
+    /// the next time.
+    fn label(&self, record: &SnapshotRecord) -> Option<Label> {
         let snapshot = match read_snapshot(&self.repository, record, &self.identities) {
             Ok(snapshot) => snapshot,
             Err(RepoError::Store(error)) if !matches!(error, StoreError::NotFound { .. }) => {
@@ -229,17 +248,18 @@ impl Catalog {
             }
             Err(error) => {
                 self.progress.warn(with_causes(&error));
-                return Some(None);
+                return Some(Label::Hidden);
             }
         };
         let is_wanted = self.wanted.is_empty() || self.wanted.contains(&snapshot.source);
-        Some(is_wanted.then(|| {
-            Arc::new(Listed {
-                name: record.name,
-                time: snapshot.time.parse().unwrap_or(record.time),
-                source: snapshot.source,
-                record: record.clone(),
-            })
-        }))
+        if !is_wanted {
+            return Some(Label::Hidden);
+        }
+        Some(Label::Shown(Arc::new(Listed {
+            name: record.name,
+            time: snapshot.time.parse().unwrap_or(record.time),
+            source: snapshot.source,
+            record: record.clone(),
+        })))
     }
 }

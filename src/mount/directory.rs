@@ -22,6 +22,7 @@ pub type Take<'a> = dyn FnMut(u64, &[u8], &Attributes) -> ControlFlow<()> + 'a;
 /// An open directory.
 pub struct Directory {
     ino: Ino,
+    own: Attributes,
     tree: Option<TreePart>,
     /// Entries that no tree has.
     more: Vec<(Bytes, Ino)>,
@@ -37,11 +38,21 @@ struct TreePart {
     first: u64,
 }
 
+impl Directory {
+    /// Its own attributes.
+    #[must_use]
+    pub fn own(&self) -> &Attributes {
+        &self.own
+    }
+}
+
 impl FileSystem {
     /// Opens a directory.
     pub fn open_directory(&self, ino: Ino) -> Result<Directory, VfsError> {
         let Meaning::Above(_) = Meaning::of(ino) else { return self.open_in_tree(ino, ino) };
-        let fixed = |more| Directory { ino, tree: None, more, is_lost: AtomicBool::new(false) };
+        let own = self.attributes(ino)?;
+        let fixed =
+            |more| Directory { ino, own, tree: None, more, is_lost: AtomicBool::new(false) };
         match self.above(ino).ok_or(VfsError::NotFound)? {
             Above::Top => {
                 self.catalog.refresh(&self.frames);
@@ -103,8 +114,9 @@ impl FileSystem {
                 more.push((name.to_vec(), self.lookup(shown, name)?));
             }
         }
+        let own = self.attributes_of(&tree, ino, found.node());
         let tree = Some(TreePart { tree, dir, first });
-        Ok(Directory { ino, tree, more, is_lost: AtomicBool::new(is_lost) })
+        Ok(Directory { ino, own, tree, more, is_lost: AtomicBool::new(is_lost) })
     }
 
     /// Hands out the entries from `place` on until `take` has enough; 0 is the beginning.

@@ -312,18 +312,25 @@ impl FileSystem {
     fn attributes_above(&self, ino: Ino) -> Result<Attributes, VfsError> {
         let owner = self.options.owner;
         let above = self.above(ino).ok_or(VfsError::NotFound)?;
+        if matches!(above, Above::Top | Above::Source(_)) {
+            self.catalog.refresh(&self.frames);
+        }
         let sources = self.catalog.sources();
         let newest = |source: &str| {
             let source = sources.get(source)?;
             source.snapshots.get(&source.latest).map(|listed| unix_time(listed.time))
         };
+        // A listing that the kernel keeps is worth nothing any more when its time changes.
+        let changed = |time: Option<UnixTime>| {
+            UnixTime(time.unwrap_or_default().0, self.catalog.generation() % 1_000_000_000)
+        };
         match above {
             Above::Top => {
-                let time = sources.keys().filter_map(|name| newest(name)).max().unwrap_or_default();
-                Ok(Attributes::directory(ino, owner, time))
+                let time = sources.keys().filter_map(|name| newest(name)).max();
+                Ok(Attributes::directory(ino, owner, changed(time)))
             }
             Above::Source(source) => {
-                Ok(Attributes::directory(ino, owner, newest(&source).unwrap_or_default()))
+                Ok(Attributes::directory(ino, owner, changed(newest(&source))))
             }
             Above::Latest(source) => {
                 let target = sources.get(&source).map_or(0, |source| source.latest.len());

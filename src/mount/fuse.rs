@@ -11,22 +11,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyXattr, Request, Session, SessionACL,
 };
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::format::node::{NodeKind, UnixTime};
 use crate::mount::attributes::Attributes;
-use crate::mount::directory::Directory;
+use crate::mount::directory::{Directory, Take};
 use crate::mount::error::VfsError;
 use crate::mount::file_system::FileSystem;
+use crate::mount::fuse_values::{READ_BYTES, attr, errno, file_type};
 use crate::mount::inode::Ino;
+use crate::mount::lru::Lru;
 use crate::mount::open_file::OpenFile;
 use crate::mount::sync::lock;
 
@@ -40,10 +41,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 const THREADS: usize = 8;
 /// Requests that the kernel may send ahead of their need.
 const BACKGROUND_MAX: u16 = 64;
+/// Directories whose listing goes on at a time.
+const LISTED_MAX: u64 = 256;
 /// Largest read ahead that the kernel is offered, in bytes.
 const READAHEAD_BYTES: u32 = 1024 * 1024;
-/// Preferred size of a read, in bytes.
-const READ_BYTES: u32 = 128 * 1024;
 const BLOCK_BYTES: u32 = 4096;
 const NAME_BYTES_MAX: u32 = 255;
 const SEEK_DATA: i32 = 3;
@@ -97,6 +98,8 @@ pub fn mount(file_system: Arc<FileSystem>, path: &Path, users: Users) -> io::Res
         file_system,
         files: Handles::default(),
         directories: Handles::default(),
+        listed: Mutex::new(Lru::new(LISTED_MAX)),
+        opens_directories: true,
         next: AtomicU64::new(1),
     };
     let session = Session::new(front, path, &config)?.spawn()?;
@@ -150,6 +153,9 @@ struct Front {
     file_system: Arc<FileSystem>,
     files: Handles<OpenFile>,
     directories: Handles<Directory>,
+    /// Directories that are being listed by a kernel that does not open them.
+    listed: Mutex<Lru<Ino, Arc<Directory>>>,
+    opens_directories: bool,
     next: AtomicU64,
 }
 
@@ -158,6 +164,25 @@ impl Front {
         let number = self.next.fetch_add(1, Relaxed);
         lock(handles).insert(number, Arc::new(value));
         FileHandle(number)
+    }
+
+    /// The directory that is to be listed from an offset on.
+    fn directory(
+        &self,
+        ino: Ino,
+        handle: FileHandle,
+        offset: u64,
+    ) -> Result<Arc<Directory>, Errno> {
+        if self.opens_directories {
+            return lock(&self.directories).get(&handle.0).cloned().ok_or(Errno::EBADF);
+        }
+        let begun = if offset == 0 { None } else { lock(&self.listed).find(&ino) };
+        if let Some(directory) = begun {
+            return Ok(directory);
+        }
+        let directory = Arc::new(self.file_system.open_directory(ino).map_err(errno)?);
+        lock(&self.listed).keep(ino, directory.clone(), 1);
+        Ok(directory)
     }
 
     fn lifetime(&self, ino: Ino) -> Duration {
@@ -190,10 +215,13 @@ impl Filesystem for Front {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
         ] {
             // A kernel that does not know it does without.
             let _ = config.add_capabilities(wish);
         }
+        self.opens_directories =
+            !config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         let _ = config.set_max_background(BACKGROUND_MAX);
         if let Err(most) = config.set_max_readahead(READAHEAD_BYTES) {
             let _ = config.set_max_readahead(most);
@@ -274,6 +302,10 @@ impl Filesystem for Front {
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if !self.opens_directories {
+            // The kernel asks no more, and keeps the listings.
+            return reply.error(Errno::ENOSYS);
+        }
         let flags = if self.file_system.is_fixed(ino.0) {
             FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR
         } else {
@@ -293,8 +325,9 @@ impl Filesystem for Front {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let Some(directory) = lock(&self.directories).get(&handle.0).cloned() else {
-            return reply.error(Errno::EBADF);
+        let directory = match self.directory(ino.0, handle, offset) {
+            Ok(directory) => directory,
+            Err(error) => return reply.error(error),
         };
         let mut is_empty = true;
         let mut take = |next: u64, name: &[u8], found: &Attributes| {
@@ -303,7 +336,7 @@ impl Filesystem for Front {
             is_empty &= is_full;
             if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let listed = list(&self.file_system, &directory, ino.0, offset, &mut take);
+        let listed = list(&self.file_system, &directory, offset, &mut take);
         match listed {
             Err(error) if is_empty => reply.error(errno(error)),
             _ => reply.ok(),
@@ -318,8 +351,9 @@ impl Filesystem for Front {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let Some(directory) = lock(&self.directories).get(&handle.0).cloned() else {
-            return reply.error(Errno::EBADF);
+        let directory = match self.directory(ino.0, handle, offset) {
+            Ok(directory) => directory,
+            Err(error) => return reply.error(error),
         };
         let lifetime = self.lifetime(ino.0);
         let mut is_empty = true;
@@ -329,7 +363,7 @@ impl Filesystem for Front {
             is_empty &= is_full;
             if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let listed = list(&self.file_system, &directory, ino.0, offset, &mut take);
+        let listed = list(&self.file_system, &directory, offset, &mut take);
         match listed {
             Err(error) if is_empty => reply.error(errno(error)),
             _ => reply.ok(),
@@ -387,15 +421,13 @@ impl Filesystem for Front {
 fn list(
     file_system: &FileSystem,
     directory: &Directory,
-    ino: Ino,
     offset: u64,
-    take: &mut dyn FnMut(u64, &[u8], &Attributes) -> ControlFlow<()>,
+    take: &mut Take<'_>,
 ) -> Result<(), VfsError> {
     let dots = [&b"."[..], b".."];
     if offset < dots.len() as u64 {
-        let own = file_system.attributes(ino)?;
         for (next, dot) in (1..).zip(dots).skip(offset as usize) {
-            if take(next, dot, &own).is_break() {
+            if take(next, dot, directory.own()).is_break() {
                 return Ok(());
             }
         }
@@ -412,85 +444,5 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
         Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
         Ok(value) => reply.data(&value),
         Err(error) => reply.error(error),
-    }
-}
-
-fn errno(error: VfsError) -> Errno {
-    match error {
-        VfsError::NotFound => Errno::ENOENT,
-        VfsError::NotDirectory => Errno::ENOTDIR,
-        VfsError::IsDirectory => Errno::EISDIR,
-        VfsError::WrongKind => Errno::EINVAL,
-        VfsError::Damaged => Errno::EIO,
-        VfsError::TooMany => Errno::EOVERFLOW,
-    }
-}
-
-fn file_type(kind: NodeKind) -> FileType {
-    match kind {
-        NodeKind::File | NodeKind::Stream => FileType::RegularFile,
-        NodeKind::Dir => FileType::Directory,
-        NodeKind::Symlink => FileType::Symlink,
-        NodeKind::Chardev => FileType::CharDevice,
-        NodeKind::Blockdev => FileType::BlockDevice,
-        NodeKind::Fifo => FileType::NamedPipe,
-        NodeKind::Socket => FileType::Socket,
-    }
-}
-
-fn attr(found: &Attributes) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(found.ino),
-        size: found.size,
-        blocks: found.blocks,
-        atime: system_time(found.mtime),
-        mtime: system_time(found.mtime),
-        ctime: system_time(found.ctime),
-        crtime: UNIX_EPOCH,
-        kind: file_type(found.kind),
-        perm: found.mode as u16,
-        nlink: found.links,
-        uid: found.uid,
-        gid: found.gid,
-        rdev: device_number(found.device),
-        blksize: READ_BYTES,
-        flags: 0,
-    }
-}
-
-/// A device as the kernel's protocol has it: 12 bits of the major number, 20 of the minor.
-fn device_number((major, minor): (u32, u32)) -> u32 {
-    (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
-}
-
-/// A time; one that the system cannot hold becomes 1970.
-pub(super) fn system_time(time: UnixTime) -> SystemTime {
-    let seconds = Duration::from_secs(time.0.unsigned_abs());
-    let whole =
-        if time.0 < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
-    let nanoseconds = Duration::from_nanos(time.1.into());
-    whole.and_then(|whole| whole.checked_add(nanoseconds)).unwrap_or(UNIX_EPOCH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_as_the_system_has_them() {
-        for (major, minor) in [(1, 3), (8, 17), (259, 65_537)] {
-            let number = u64::from(device_number((major, minor)));
-            // The encoding of stat() is the same for numbers of this size.
-            let expected = rustix::fs::makedev(major, minor);
-            assert_eq!(number & 0xffff_ffff, expected & 0xffff_ffff, "{major}:{minor}");
-        }
-    }
-
-    #[test]
-    fn times_before_1970_keep_their_nanoseconds() {
-        let time = system_time(UnixTime(-2, 250_000_000));
-        assert_eq!(UNIX_EPOCH.duration_since(time).unwrap(), Duration::from_millis(1750));
-        let last = system_time(UnixTime(i64::MAX, 0));
-        assert_eq!(last.duration_since(UNIX_EPOCH).unwrap().as_secs(), i64::MAX as u64);
     }
 }

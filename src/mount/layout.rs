@@ -22,7 +22,7 @@ const KEPT_LISTS: usize = 3;
 pub struct Spans {
     /// Stored offset at which each begins.
     starts: Vec<u64>,
-    spans: Vec<FrameSpan>,
+    list: Vec<FrameSpan>,
     end: u64,
 }
 
@@ -34,14 +34,14 @@ impl Spans {
             return None;
         }
         let index = self.starts.partition_point(|start| *start <= offset).checked_sub(1)?;
-        Some((self.starts[index], &self.spans[index]))
+        Some((self.starts[index], &self.list[index]))
     }
 
     /// The spans that lie in some part, in order.
     pub fn within(&self, from: u64, to: u64) -> impl Iterator<Item = &FrameSpan> {
         let first = self.starts.partition_point(|start| *start <= from).saturating_sub(1);
         let last = self.starts.partition_point(|start| *start < to);
-        self.spans.get(first..last.max(first)).unwrap_or_default().iter()
+        self.list.get(first..last.max(first)).unwrap_or_default().iter()
     }
 
     /// Stored offset behind the last one.
@@ -138,9 +138,9 @@ impl Layout {
         };
         let mut spans = Spans { end: start, ..Spans::default() };
         for run in runs {
-            access.spans(run, &mut spans.spans)?;
+            access.spans(run, &mut spans.list)?;
         }
-        for span in &spans.spans {
+        for span in &spans.list {
             spans.starts.push(spans.end);
             spans.end = spans.end.saturating_add(u64::from(span.bytes));
         }

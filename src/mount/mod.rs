@@ -13,6 +13,8 @@ pub mod file_system;
 pub mod frames;
 #[cfg(feature = "mount")]
 pub mod fuse;
+#[cfg(feature = "mount")]
+mod fuse_values;
 pub mod inode;
 pub mod layout;
 pub mod links;

@@ -41,6 +41,7 @@ impl Prefetch {
     }
 
     /// Puts frames into the queue, those left out that are there; whether it had room.
+    #[must_use]
     pub fn push(&self, mut batch: Batch) -> bool {
         batch.frames.retain(|frame| !self.frames.has(batch.pack, *frame));
         batch.frames.is_empty() || self.batches.try_send(batch).is_ok()

@@ -26,6 +26,26 @@ enum Part {
     Leaf(Vec<(EntryKey, Node)>),
 }
 
+impl Part {
+    fn is_in_place(&self, step: &Step) -> bool {
+        let (entries, first, last) = match self {
+            Self::Leaf(entries) => {
+                let (first, last) = (entries.first(), entries.last());
+                (entries.len() as u64, first.map(|entry| &entry.0), last.map(|entry| &entry.0))
+            }
+            Self::Index(children) => {
+                let sum = children.iter().fold(0_u64, |sum, c| sum.saturating_add(c.entries));
+                let (first, last) = (children.first(), children.last());
+                (sum, first.map(|child| &child.first), last.map(|child| &child.first))
+            }
+        };
+        entries == step.entries
+            && first.is_some()
+            && (step.first.is_none() || step.first.as_ref() == first)
+            && (step.before.is_none() || last < step.before.as_ref())
+    }
+}
+
 /// A part of a tree that cannot be read.
 #[derive(Debug)]
 pub struct LostPart {
@@ -183,22 +203,11 @@ impl Trees {
             lock(&self.kept).keep(key, part.clone(), bytes);
             part
         };
-        let (entries, first, last) = match &*part {
-            Part::Leaf(entries) => {
-                let key = |entry: Option<&'_ (EntryKey, Node)>| entry.map(|(key, _)| key.clone());
-                (entries.len() as u64, key(entries.first()), key(entries.last()))
-            }
-            Part::Index(children) => {
-                let sum = children.iter().fold(0_u64, |sum, c| sum.saturating_add(c.entries));
-                let key = |child: Option<&IndexChild>| child.map(|child| child.first.clone());
-                (sum, key(children.first()), key(children.last()))
-            }
-        };
-        let is_in_place = entries == step.entries
-            && first.is_some()
-            && (step.first.is_none() || step.first == first)
-            && (step.before.is_none() || last < step.before);
-        if is_in_place { Ok(part) } else { Err(TreeReadError::Misplaced { pack, ordinal }) }
+        if part.is_in_place(step) {
+            Ok(part)
+        } else {
+            Err(TreeReadError::Misplaced { pack, ordinal })
+        }
     }
 
     fn decode(&self, step: &Step) -> Result<(Part, u64), TreeReadError> {
@@ -223,18 +232,18 @@ impl Step {
     /// The child in which the goal is. The part was checked: it has children, and their counts
     /// make up its own.
     fn below(mut self, children: &[IndexChild], goal: Goal<'_>) -> Self {
-        let (mut begin, mut index) = (self.begin, 0);
-        for (at, child) in children.iter().enumerate() {
-            let is_reached = match goal {
-                Goal::Ordinal(ordinal) => ordinal < begin + child.entries,
-                Goal::Key(key) => children.get(at + 1).is_none_or(|next| next.first > *key),
-            };
-            index = at;
-            if is_reached || at + 1 == children.len() {
-                break;
+        let index = match goal {
+            Goal::Key(key) => children.partition_point(|child| child.first <= *key).max(1) - 1,
+            Goal::Ordinal(ordinal) => {
+                let mut end = self.begin;
+                let reached = children.iter().position(|child| {
+                    end += child.entries;
+                    ordinal < end
+                });
+                reached.unwrap_or(children.len() - 1)
             }
-            begin += child.entries;
-        }
+        };
+        let begin = self.begin + children[..index].iter().map(|child| child.entries).sum::<u64>();
         let child = &children[index];
         if let Some(next) = children.get(index + 1) {
             self.before = Some(next.first.clone());

@@ -1,4 +1,4 @@
-//! The file system by WebDAV, read only, for hosts without FUSE.
+//! The file system by `WebDAV`, read only, for hosts without FUSE.
 //!
 //! `latest` is a directory; a symbolic link of a snapshot is a file that holds its target; pipes,
 //! sockets and devices are left out. Whoever reaches the port reads everything: there is no

@@ -1,4 +1,4 @@
-//! The snapshots by WebDAV, asked by a plain client.
+//! The snapshots by `WebDAV`, asked by a plain client.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
