@@ -62,7 +62,7 @@ impl Reading {
         let location = context.location()?;
         let states = context.state_dir()?;
         let own = open_store(&location.place, &location.s3);
-        let place = own.as_ref().map_or_else(|_| place_text(&location.place), |s| s.location());
+        let place = own.as_ref().map_or_else(|_| place_text(&location.place), Store::location);
         let mut copies = vec![("the repository".to_owned(), location.place, location.s3)];
         let known = StateDir::known_at(&states, &place)?;
         if let Some(id) = known {

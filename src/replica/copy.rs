@@ -110,7 +110,7 @@ pub fn copy(
     copying.objects()?;
     copying.delete()?;
     if !options.dry_run && !copying.target.stored.contains_key("FORMAT") {
-        copying.put_text("FORMAT", format!("holdfast 1 {}\n", source.id).into_bytes())?;
+        copying.put_text("FORMAT", format!("holdfast 1 {}\n", source.id).as_bytes())?;
     }
     Ok(copying.report)
 }
@@ -126,9 +126,9 @@ impl Copying<'_> {
     }
 
     /// Puts a text that must have exactly these bytes.
-    fn put_text(&self, name: &str, bytes: Vec<u8>) -> Result<(), ReplicaError> {
+    fn put_text(&self, name: &str, bytes: &[u8]) -> Result<(), ReplicaError> {
         let failed = at(&self.target.place);
-        if self.target.store.put(name, &bytes).map_err(&failed)? == Put::Created {
+        if self.target.store.put(name, bytes).map_err(&failed)? == Put::Created {
             return Ok(());
         }
         let found = self.target.store.get(name, limits::SIGNED_TEXT_BYTES_MAX).map_err(&failed)?;
@@ -187,7 +187,8 @@ impl Copying<'_> {
         let total = missing.iter().map(Vec::len).sum::<usize>() as u64;
         Progress::add(&self.progress.items_total, total);
         if self.options.dry_run {
-            return self.count_only(&commits, &missing);
+            self.count_only(&commits, &missing);
+            return Ok(());
         }
         let over = || self.progress.is_cancelled();
         let (source, target) = (&*self.source.store, self.target.store);
@@ -209,11 +210,7 @@ impl Copying<'_> {
         announced.is_some_and(|seen| self.carried_until.is_none_or(|until| *seen < until))
     }
 
-    fn count_only(
-        &mut self,
-        commits: &[&CommitRecord],
-        missing: &[Vec<Job>],
-    ) -> Result<(), ReplicaError> {
+    fn count_only(&mut self, commits: &[&CommitRecord], missing: &[Vec<Job>]) {
         for job in missing.iter().flatten() {
             self.report.copied.objects += 1;
             self.report.copied.bytes += job.bytes;
@@ -225,7 +222,6 @@ impl Copying<'_> {
                 self.report.snapshots += u64::from(record.commit.snapshot.is_some());
             }
         }
-        Ok(())
     }
 
     fn move_all(
@@ -326,7 +322,7 @@ impl Copying<'_> {
             if object_id(&bytes) != record.hash {
                 return Err(crate::repo::error::RepoError::Chain { object: name }.into());
             }
-            self.put_text(&name, bytes)?;
+            self.put_text(&name, &bytes)?;
             work.commits += 1;
             work.snapshots += u64::from(record.commit.snapshot.is_some());
         }

@@ -138,7 +138,7 @@ impl ChunkWriter {
     pub fn start(
         settings: PackSettings,
         keys: DomainKeys,
-        store: Arc<dyn Store>,
+        store: &Arc<dyn Store>,
         lookup: ChunkLookup,
         threads: usize,
         level: Level,
@@ -159,10 +159,10 @@ impl ChunkWriter {
         };
         let mut threads = vec![std::thread::spawn(move || sealing.run(&frame_results))];
         for _ in 0..store.upload_slots().clamp(1, UPLOADS_MAX) {
-            let (store, sealed) = (Arc::clone(&store), sealed.clone());
+            let (store, sealed) = (Arc::clone(store), sealed.clone());
             let (events, spare) = (event_sender.clone(), spare_sender.clone());
             threads.push(std::thread::spawn(move || {
-                upload::store_packs(&*store, &sealed, &events, &spare)
+                upload::store_packs(&*store, &sealed, &events, &spare);
             }));
         }
         drop((event_sender, spare_sender, sealed));

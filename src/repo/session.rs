@@ -106,7 +106,7 @@ impl WriteSession {
         let chunks = ChunkWriter::start(
             settings,
             domain.clone(),
-            Arc::clone(&repository.store),
+            &repository.store,
             lookup,
             options.threads,
             options.level,

@@ -68,7 +68,8 @@ impl Fixture {
             pack_bytes: 1 << 20,
         };
         let store = self.store.clone();
-        let writer = ChunkWriter::start(settings, self.keys.clone(), store, lookup, 2, Level(1));
+        let dynamic: Arc<dyn crate::store::Store> = store;
+        let writer = ChunkWriter::start(settings, self.keys.clone(), &dynamic, lookup, 2, Level(1));
         self.writer = Some(writer.unwrap());
     }
 

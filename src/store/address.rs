@@ -3,7 +3,7 @@
 //! What is not said there, the AWS SDK finds: environment, profiles, the host's own role. No secret
 //! has a place in an address.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 /// Longest name of a bucket (S3: general purpose buckets have 3 to 63 characters).
@@ -158,7 +158,7 @@ fn escape(value: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

@@ -290,8 +290,14 @@ fn a_damaged_copy_heals_nothing() {
     flip(&home.store, &pack);
     flip(&west, &pack);
     let findings = home.check(&home.open(), Keys::None).findings;
-    let done =
-        heal(&*home.store, &Default::default(), findings, &[copy], &Progress::default()).unwrap();
+    let done = heal(
+        &*home.store,
+        &std::collections::HashMap::new(),
+        findings,
+        &[copy],
+        &Progress::default(),
+    )
+    .unwrap();
     assert!(done.healed.is_empty());
     assert_eq!(done.left.len(), 1);
     assert!(!home.store.names().iter().any(|name| name.starts_with("aside/")));
@@ -311,7 +317,7 @@ fn a_scrub_finds_what_is_not_its_name() {
         flip(&home.store, &name);
         let parts = (1..=3).flat_map(|number| look(Part { number, of: 3 }).findings);
         let found: Vec<String> = parts.map(|finding| finding.object).collect();
-        assert_eq!(found, [name.clone()]);
+        assert_eq!(found, std::slice::from_ref(&name));
         home.store.overwrite(&name, &whole);
     }
 }

@@ -1,6 +1,7 @@
 //! Replicas through the binary: the README's chapter, and what a disaster looks like.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use crate::household::{copy_of, files_below};
 use crate::program::Program;
@@ -174,7 +175,6 @@ fn a_partner_gets_the_snapshots_under_keys_of_its_own() {
     assert_same(&home, "out");
     let dump = home.run(&["cat", "-r", &partner, "latest:dump.sql"]).ends(0);
     assert!(dump.stdout == "row\n".repeat(10_000));
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(fs::metadata(home.path("out/again")).unwrap().nlink(), 2);
     assert_eq!(fs::read_link(home.path("out/link")).unwrap().to_str(), Some("big"));
 }

@@ -33,9 +33,10 @@ use crate::units::format_duration;
 /// Restores into a folder, or writes a tar archive.
 pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> {
     let selector = context.selector(&args.snapshot)?;
-    let (reading, copies) = match args.from_any {
-        true => Reading::open_any(context).map(|(reading, copies)| (reading, Some(copies)))?,
-        false => (Reading::open(context)?, None),
+    let (reading, copies) = if args.from_any {
+        Reading::open_any(context).map(|(reading, copies)| (reading, Some(copies)))?
+    } else {
+        (Reading::open(context)?, None)
     };
     let (record, snapshot) = reading.select(context, &selector)?;
     let id = record.name.id.to_string();

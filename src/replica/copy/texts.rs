@@ -21,7 +21,7 @@ impl Copying<'_> {
         let mark = replica_mark(generation);
         if !self.options.dry_run && !self.target.stored.contains_key(&mark) {
             let text = format!("replica of holdfast repository {}\n", self.source.id);
-            self.put_text(&mark, text.into_bytes())?;
+            self.put_text(&mark, text.as_bytes())?;
         }
         self.rosters()?;
         self.keys_and_help()?;
@@ -36,7 +36,7 @@ impl Copying<'_> {
                 let bytes = self.target.store.get(&name, limits::SIGNED_TEXT_BYTES_MAX);
                 let bytes = bytes.map_err(&failed)?;
                 let digits: String = object_id(&bytes).to_string().chars().take(16).collect();
-                self.put_text(&format!("aside/{name}-{digits}"), bytes)?;
+                self.put_text(&format!("aside/{name}-{digits}"), &bytes)?;
                 self.target.store.delete(&name).map_err(&failed)?;
             }
             self.target.stored.remove(&name);
@@ -62,7 +62,7 @@ impl Copying<'_> {
             }
             before = Some((roster, object_id(&bytes)));
             if !self.options.dry_run {
-                self.put_text(&object, bytes)?;
+                self.put_text(&object, &bytes)?;
             }
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Copying<'_> {
                 let what = "its bytes are not those that its name stands for";
                 self.report.findings.push(Finding::new(name, Problem::WrongName, what));
             } else if !self.options.dry_run {
-                self.put_text(&name, bytes)?;
+                self.put_text(&name, &bytes)?;
             }
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Copying<'_> {
             if self.now.duration_since(entry.first_seen).is_ok_and(|age| age >= grace) {
                 let bytes = self.get(&entry.name)?;
                 if !self.options.dry_run {
-                    self.put_text(&entry.name, bytes)?;
+                    self.put_text(&entry.name, &bytes)?;
                 }
             } else {
                 self.report.young_tombs = head + 1 - seq;
