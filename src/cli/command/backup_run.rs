@@ -392,7 +392,7 @@ fn report(
 }
 
 /// What the store's owner will be billed for.
-fn report_requests(requests: Option<RequestCounts>, output: &Output) {
+pub fn report_requests(requests: Option<RequestCounts>, output: &Output) {
     let Some(requests) = requests else { return };
     output.note(&format!(
         "Requests: {} ({} put, {} get, {} list, {} head), {} sent, {} received",

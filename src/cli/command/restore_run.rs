@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::cli::command::backup_run::report_requests;
 use crate::cli::command::cat::CatArgs;
 use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
 use crate::cli::context::Context;
@@ -28,6 +29,7 @@ use crate::restore::tar::write_tar;
 use crate::restore::target::Target;
 use crate::restore::target_options::Options;
 use crate::restore::verify::verify;
+use crate::store::requests::RequestCounts;
 use crate::units::format_duration;
 
 /// Restores into a folder, or writes a tar archive.
@@ -61,7 +63,11 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     if selector.which == Which::Latest && !context.output.options().quiet {
         name_other_sources(&reading, &snapshot.source, context);
     }
-    report_result(args, context, &id, &report, verified, started)
+    let requests = reading.repository.store.requests();
+    if args.tar.as_deref() != Some(Path::new("-")) {
+        report_requests(requests, &context.output);
+    }
+    report_result(args, context, &id, &report, verified, (started, requests))
 }
 
 /// `latest` is of one source: whoever has lost everything must hear of the others.
@@ -175,7 +181,7 @@ fn report_result(
     id: &str,
     report: &RestoreReport,
     mismatches: Option<u64>,
-    started: Instant,
+    (started, requests): (Instant, Option<RequestCounts>),
 ) -> Result<Exit, CommandError> {
     let bad = mismatches.unwrap_or(0);
     let exit = match (bad, report.damaged, report.errors) {
@@ -221,6 +227,7 @@ fn report_result(
             "removed": report.removed, "damaged": report.damaged, "errors": report.errors,
             "healed_chunks": report.healed_chunks, "mismatches": mismatches,
             "dry_run": args.dry_run, "seconds": started.elapsed().as_secs_f64(),
+            "requests": requests,
         }),
     );
     Ok(exit)
