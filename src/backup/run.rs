@@ -49,12 +49,16 @@ pub trait RootSource: Send {
     fn path(&self) -> Vec<u8>;
     /// How its content is cut.
     fn chunk_sizes(&self) -> ChunkSizes;
-    /// Opens what change detection compares with, and begins its successor.
+    /// Opens what change detection compares with, and begins its successor; nothing where everything
+    /// is read each time.
     fn previous(
         &mut self,
         session: &mut WriteSession,
         label: &SnapshotLabel,
-    ) -> Result<Option<PreviousTreeWriter>, BackupError>;
+    ) -> Result<Option<PreviousTreeWriter>, BackupError> {
+        let _ = (session, label);
+        Ok(None)
+    }
     /// Reads everything, in order. Runs in a thread of its own.
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>);
 }

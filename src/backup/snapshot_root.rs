@@ -6,16 +6,14 @@ use std::sync::Arc;
 use crate::backup::error::BackupError;
 use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, Step};
 use crate::backup::ordered::Giver;
-use crate::backup::run::{RootSource, SnapshotLabel};
+use crate::backup::run::RootSource;
 use crate::backup::stream::Reading;
 use crate::chunker::{ChunkSizes, Chunker};
 use crate::format::node::{Content, Node, NodeKind};
 use crate::format::snapshot::Root;
-use crate::index::previous_tree::PreviousTreeWriter;
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content_reader::ContentRuns;
 use crate::repo::read_access::{FrameSpan, ReadAccess};
-use crate::repo::session::WriteSession;
 use crate::repo::tree_reader::{TreeReadError, TreeReader};
 use crate::source::error::SourceError;
 
@@ -150,14 +148,6 @@ impl RootSource for SnapshotRoot {
 
     fn chunk_sizes(&self) -> ChunkSizes {
         ChunkSizes::STREAM
-    }
-
-    fn previous(
-        &mut self,
-        _: &mut WriteSession,
-        _: &SnapshotLabel,
-    ) -> Result<Option<PreviousTreeWriter>, BackupError> {
-        Ok(None)
     }
 
     fn read(&mut self, reading: &Reading, _: &Chunker, items: &mut Giver<Item>) {

@@ -6,13 +6,11 @@ use crate::backup::block::{Block, BlockPool};
 use crate::backup::error::BackupError;
 use crate::backup::item::{CutBytes, Ended, Entry, Item};
 use crate::backup::ordered::Giver;
-use crate::backup::run::{RootSource, SnapshotLabel};
+use crate::backup::run::RootSource;
 use crate::chunker::{ChunkSizes, Chunker};
 use crate::crypto::ids::DomainKeys;
 use crate::format::node::{Node, NodeKind};
-use crate::index::previous_tree::PreviousTreeWriter;
 use crate::progress::Progress;
-use crate::repo::session::WriteSession;
 use crate::repo::workers::Submitter;
 use crate::source::error::SourceError;
 use crate::source::stream::ByteStream;
@@ -151,14 +149,6 @@ impl RootSource for StreamRoot {
 
     fn chunk_sizes(&self) -> ChunkSizes {
         ChunkSizes::STREAM
-    }
-
-    fn previous(
-        &mut self,
-        _: &mut WriteSession,
-        _: &SnapshotLabel,
-    ) -> Result<Option<PreviousTreeWriter>, BackupError> {
-        Ok(None)
     }
 
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {

@@ -1,6 +1,5 @@
 //! Healing a repository from its copies: what `repair --from` and `check --repair-from` share.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -10,12 +9,13 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::open_repository::open_at;
 use crate::cli::replicas::{self, Named};
-use crate::format::commit::ObjectName;
 use crate::id::RepositoryId;
 use crate::maintenance::finding::Finding;
 use crate::progress::Progress;
-use crate::replica::heal::{Copy, HealReport, Healed, heal, heal_texts};
+use crate::replica::heal::texts::heal_texts;
+use crate::replica::heal::{Copy, HealReport, Healed, heal};
 use crate::repo::history::History;
+use crate::repo::open::Repository;
 use crate::repo::state::StateDir;
 use crate::store::Store;
 
@@ -44,13 +44,6 @@ pub fn open_copies(
     Ok(copies)
 }
 
-/// Sizes of all objects that the commits name.
-#[must_use]
-pub fn sizes(history: &History) -> HashMap<ObjectName, u64> {
-    let commits = history.logs.values().flatten().map(|record| &record.commit);
-    commits.flat_map(|commit| commit.puts.iter().map(|put| (put.name, put.bytes))).collect()
-}
-
 /// Heals texts, so that the repository can be opened, and prints what was fetched.
 ///
 /// # Errors
@@ -58,9 +51,10 @@ pub fn sizes(history: &History) -> HashMap<ObjectName, u64> {
 pub fn fetch_texts(
     context: &Context,
     store: &dyn Store,
+    pinned: Option<RepositoryId>,
     copies: &[Copy],
 ) -> Result<Vec<Healed>, CommandError> {
-    let healed = heal_texts(store, copies).map_err(failed)?;
+    let healed = heal_texts(store, pinned, copies).map_err(failed)?;
     print(context, &healed);
     Ok(healed)
 }
@@ -71,14 +65,14 @@ pub fn fetch_texts(
 /// A failure of the store that is healed.
 pub fn fetch(
     context: &Context,
-    store: &dyn Store,
+    repository: &Repository,
     history: &History,
     findings: Vec<Finding>,
     copies: &[Copy],
 ) -> Result<HealReport, CommandError> {
     let progress = Arc::new(Progress::default());
     let watch = context.watch(&progress);
-    let report = heal(store, &sizes(history), findings, copies, &progress);
+    let report = heal(repository, history, findings, copies, &progress);
     watch.finish();
     let report = report.map_err(failed)?;
     print(context, &report.healed);

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::place::Place;
 use crate::repo::error::RepoError;
@@ -60,6 +61,19 @@ pub fn remember(states: &Path, place: &Place, store: &dyn Store) -> Result<(), C
     all.insert(address.place(), known);
     let text = serde_json::to_vec_pretty(&all).expect("writing JSON to memory cannot fail");
     Ok(write_private(&states.join(FILE), &text)?)
+}
+
+/// As [`remember`], after what was asked has been done: failing to remember it is no failure of that.
+pub fn remember_or_warn(context: &Context, place: &Place, store: &dyn Store) {
+    let remembered = context.state_dir().and_then(|states| remember(&states, place, store));
+    if let Err(error) = remembered {
+        let causes = error.causes().join(": ");
+        let what = format!("how {place} is reached is not remembered: {}", error.what());
+        context.output.warning(what.trim_end());
+        if !causes.is_empty() {
+            context.output.note(&format!("  {causes}"));
+        }
+    }
 }
 
 fn read(states: &Path) -> Result<BTreeMap<String, Known>, CommandError> {

@@ -50,11 +50,14 @@ impl Reading {
     ///
     /// What is wrong with a log or an index segment is a warning: what can be read is read.
     pub fn open(context: &Context) -> Result<Self, CommandError> {
-        Self::of(context, open(context)?)
+        let repository = open(context)?;
+        let history = History::read(&repository)?;
+        Self::of(context, repository, history)
     }
 
-    /// As [`Self::open`] of the first copy that can be opened: the repository, then its replicas.
-    /// What that one does not give whole is taken from the others.
+    /// As [`Self::open`] of the first copy whose logs are sound: the repository, then its replicas.
+    /// One before it whose logs are damaged is preferred where it has a newer snapshot. What the copy
+    /// does not give whole is taken from the others.
     ///
     /// # Errors
     /// No copy can be opened: what keeps the repository itself from it.
@@ -71,36 +74,47 @@ impl Reading {
             copies.extend(named.into_iter().map(|one| (one.name, one.place, one.s3)));
         }
         let mut failure = None;
-        for index in 0..copies.len() {
-            let (name, place, s3) = &copies[index];
-            let opened = open_at(context, place, s3, known)
+        let mut opened: Vec<(usize, Repository, History)> = Vec::new();
+        for (index, (name, place, s3)) in copies.iter().enumerate() {
+            let this = open_at(context, place, s3, known)
                 .and_then(|repository| Ok((History::read(&repository)?, repository)));
-            match opened {
-                Ok((_, mut repository)) => {
-                    let rest = copies.iter().enumerate().filter(|(other, _)| *other != index);
-                    let rest = rest.filter_map(|(_, (name, place, s3))| {
-                        Some((name.clone(), open_store(place, s3).ok()?))
-                    });
-                    let first = (name.clone(), Arc::clone(&repository.store));
-                    let stores = std::iter::once(first).chain(rest).collect();
-                    let store = Arc::new(FallbackStore::new(stores));
-                    repository.store = Arc::clone(&store) as Arc<dyn Store>;
-                    return Ok((Self::of(context, repository)?, store));
+            match this {
+                Ok((history, repository)) => {
+                    let is_sound = history.findings.is_empty();
+                    opened.push((index, repository, history));
+                    if is_sound {
+                        break;
+                    }
                 }
                 Err(error) => {
-                    context
-                        .output
-                        .warning(&format!("{name} ({place}) cannot be used: {}", error.what()));
+                    let what = format!("{name} ({place}) cannot be used: {}", error.what());
+                    context.output.warning(&what);
                     failure.get_or_insert(error);
                 }
             }
         }
-        Err(failure.expect("the repository itself is among the copies"))
+        let best = opened.into_iter().max_by_key(|(index, _, history)| {
+            let newest = history.live().map(|record| record.time).max();
+            (newest, history.findings.is_empty(), std::cmp::Reverse(*index))
+        });
+        let Some((chosen, mut repository, history)) = best else {
+            return Err(failure.expect("the repository itself is among the copies"));
+        };
+        let first = (copies[chosen].0.clone(), Arc::clone(&repository.store));
+        let rest = copies.iter().enumerate().filter(|(other, _)| *other != chosen);
+        let rest = rest
+            .filter_map(|(_, (name, place, s3))| Some((name.clone(), open_store(place, s3).ok()?)));
+        let store = Arc::new(FallbackStore::new(std::iter::once(first).chain(rest).collect()));
+        repository.store = Arc::clone(&store) as Arc<dyn Store>;
+        Ok((Self::of(context, repository, history)?, store))
     }
 
-    fn of(context: &Context, repository: Repository) -> Result<Self, CommandError> {
+    fn of(
+        context: &Context,
+        repository: Repository,
+        history: History,
+    ) -> Result<Self, CommandError> {
         let unlocked = unlock(context, &repository)?;
-        let history = History::read(&repository)?;
         for finding in &history.findings {
             context.output.warning(&finding.to_string());
         }

@@ -3,8 +3,13 @@
 //! Now and the time zone come in as a value. Text for people is local time with its offset; JSON
 //! has RFC 3339 in UTC.
 
+use std::time::Duration;
+
 use jiff::civil::{Date, DateTime};
-use jiff::{Timestamp, ToSpan, Zoned};
+use jiff::{Span, SpanRelativeTo, Timestamp, ToSpan, Zoned};
+
+use crate::cli::error::CommandError;
+use crate::cli::explain::usage;
 
 /// A moment, or a whole day where no time of day was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +112,19 @@ pub fn format_local(moment: Timestamp, now: &Zoned) -> String {
 #[must_use]
 pub fn format_rfc3339(moment: Timestamp) -> String {
     moment.to_string()
+}
+
+/// The length of a span of weeks, days (of 24 hours), hours and less.
+///
+/// # Errors
+/// `HF-USE-001` for months and years, which have no fixed length.
+pub fn fixed_span(span: Span) -> Result<Duration, CommandError> {
+    let fixed = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| {
+        CommandError::new(&usage::ARGUMENT, "this span has no fixed length")
+            .because(&error)
+            .hint("count in weeks, days or hours: 52w, 90d, 72h")
+    })?;
+    Ok(fixed.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ use crate::repo::history::{History, SnapshotRecord};
 use crate::repo::open::Repository;
 use crate::repo::parallel::in_parallel;
 use crate::repo::read_access::ReadAccess;
+use crate::repo::texts::TextCache;
 use crate::store::StoreError;
 use crate::units::Part;
 
@@ -123,6 +124,8 @@ pub fn check(
     options: CheckOptions,
     progress: &Progress,
 ) -> Result<CheckReport, MaintenanceError> {
+    // What this host has kept of the texts says nothing of those that are stored.
+    let repository = &Repository { texts: Arc::new(TextCache::none()), ..repository.clone() };
     let mut history = History::read(repository)?;
     let mut report = CheckReport::default();
     for finding in std::mem::take(&mut history.findings) {
@@ -240,12 +243,21 @@ fn check_rosters(
     Ok(())
 }
 
-/// Key files, attestations, and the files that help after a disaster.
+/// FORMAT, key files, attestations, and the files that help after a disaster.
 fn check_fixed_files(
     checking: &Checking<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), MaintenanceError> {
     let store = &*checking.repository.store;
+    for name in ["FORMAT", "RECOVERY.md"] {
+        if !checking.stored.contains_key(name) {
+            findings.push(Finding::new(name, Problem::Missing, "the store has not got it"));
+        }
+    }
+    if !checking.stored.keys().any(|name| name.starts_with("keys/operator-")) {
+        let what = "no key file is there: nobody can open the repository";
+        findings.push(Finding::new("keys/", Problem::Missing, what));
+    }
     for recovery in &checking.repository.roster.recovery {
         let object = format!("recovery/{}", recovery.name.as_str());
         match store.get(&object, limits::SIGNED_TEXT_BYTES_MAX) {

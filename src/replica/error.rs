@@ -62,6 +62,18 @@ pub enum ReplicaError {
         /// That of the source.
         source_generation: u64,
     },
+    /// Only copies of the same generation heal.
+    #[error("the copy {copy} is of generation {theirs}, and {place} of {own}")]
+    OtherGeneration {
+        /// What is healed.
+        place: String,
+        /// Its generation; 0 where no roster is left.
+        own: u64,
+        /// The copy.
+        copy: String,
+        /// The generation of the copy.
+        theirs: u64,
+    },
     /// A prune has deleted what was to be copied, and says so in a tombstone that is too young.
     #[error("{object} was pruned while it was to be copied")]
     PrunedMeanwhile {

@@ -4,14 +4,15 @@
 //! * What is put was compared with its name, or is a text that another copy's verified history has.
 //! * Damaged bytes are kept below `aside/` before they are replaced; nothing is overwritten.
 //! * A crash leaves an object either as it was, missing with its bytes aside, or whole.
+//! * Copies of another generation are refused: their logs may have gone another way.
+
+pub mod texts;
 
 use std::collections::HashMap;
 
 use crate::crypto::ids::object_id;
-use crate::format::commit::{Commit, ObjectName};
+use crate::format::commit::ObjectName;
 use crate::format::limits;
-use crate::format::roster::Roster;
-use crate::format::tombstone::Tombstone;
 use crate::id::ObjectId;
 use crate::maintenance::finding::{Finding, Problem};
 use crate::progress::Progress;
@@ -63,17 +64,37 @@ fn can_heal(problem: Problem) -> bool {
     )
 }
 
+/// Refuses copies from before a promotion, or after one that `place` has not followed.
+fn require_generation(place: &str, own: u64, copies: &[Copy]) -> Result<(), ReplicaError> {
+    let theirs = |copy: &Copy| copy.repository.roster.generation.number;
+    match copies.iter().find(|copy| theirs(copy) != own) {
+        None => Ok(()),
+        Some(copy) => Err(ReplicaError::OtherGeneration {
+            place: place.to_owned(),
+            own,
+            copy: copy.name.clone(),
+            theirs: theirs(copy),
+        }),
+    }
+}
+
 /// Fetches the objects of the findings from the copies, of which the first that has it whole counts.
 ///
 /// # Errors
-/// A failure of the store that is repaired. A copy that fails is passed over.
+/// A copy of another generation; a failure of the store that is repaired. A copy that fails is passed
+/// over.
 pub fn heal(
-    store: &dyn Store,
-    sizes: &HashMap<ObjectName, u64>,
+    repository: &Repository,
+    history: &History,
     findings: Vec<Finding>,
     copies: &[Copy],
     progress: &Progress,
 ) -> Result<HealReport, ReplicaError> {
+    let store = &*repository.store;
+    require_generation(&store.location(), repository.roster.generation.number, copies)?;
+    let commits = history.logs.values().flatten().map(|record| &record.commit);
+    let sizes: HashMap<ObjectName, u64> =
+        commits.flat_map(|commit| commit.puts.iter().map(|put| (put.name, put.bytes))).collect();
     let mut report = HealReport::default();
     Progress::add(&progress.items_total, findings.len() as u64);
     for finding in findings {
@@ -85,12 +106,17 @@ pub fn heal(
             _ if done => None,
             _ if !can_heal(finding.problem) => None,
             copies => copies.iter().find_map(|copy| {
-                let bytes = whole_copy(copy, &finding.object, sizes)?;
+                let bytes = whole_copy(copy, &finding.object, &sizes)?;
                 Some((copy, bytes))
             }),
         };
-        if let Some((copy, bytes)) = found {
-            let kept_aside = replace(store, &finding.object, bytes)?;
+        let replaced = match found {
+            Some((copy, bytes)) => {
+                replace(store, &finding.object, bytes)?.map(|kept_aside| (copy, kept_aside))
+            }
+            None => None,
+        };
+        if let Some((copy, kept_aside)) = replaced {
             let (object, from) = (finding.object, copy.name.clone());
             report.healed.push(Healed { object, from, kept_aside });
         } else if !done {
@@ -99,79 +125,6 @@ pub fn heal(
         Progress::add(&progress.items_done, 1);
     }
     Ok(report)
-}
-
-/// Texts that the copies have and the store has not, or has otherwise: rosters, commits, tombstones,
-/// keys, FORMAT and the files that help. Needed before the repository can be opened and checked.
-///
-/// # Errors
-/// As [`heal`].
-pub fn heal_texts(store: &dyn Store, copies: &[Copy]) -> Result<Vec<Healed>, ReplicaError> {
-    let mut healed = Vec::new();
-    for copy in copies {
-        let mut names = Vec::new();
-        let listed = copy.repository.store.list("", &mut |entry| {
-            let text = ["roster/", "keys/", "recovery/", "log/", "tomb/", "FORMAT", "RECOVERY.md"];
-            let is_text = text.iter().any(|start| entry.name.starts_with(start));
-            if is_text && !entry.name.starts_with("roster/replica-") {
-                names.push(entry.name);
-            }
-        });
-        if listed.is_err() {
-            continue;
-        }
-        for name in names {
-            let ours = match store.get(&name, limits::SIGNED_TEXT_BYTES_MAX) {
-                Ok(bytes) => Some(bytes),
-                Err(StoreError::NotFound { .. }) => None,
-                Err(StoreError::WrongSize { .. }) => Some(Vec::new()),
-                Err(error) => return Err(at(&store.location())(error)),
-            };
-            // Key files that were removed here stay removed.
-            if ours.is_none() && name.starts_with("keys/operator-") {
-                continue;
-            }
-            if ours.as_deref().is_some_and(|bytes| is_sound(copy, &name, bytes)) {
-                continue;
-            }
-            let Some(bytes) = whole_copy(copy, &name, &HashMap::new()) else { continue };
-            if ours.as_ref() == Some(&bytes) {
-                continue;
-            }
-            let kept_aside = replace(store, &name, bytes)?;
-            healed.push(Healed { object: name, from: copy.name.clone(), kept_aside });
-        }
-    }
-    Ok(healed)
-}
-
-/// Whether a text that differs from the copy's may still be right: a newer or other text, validly
-/// signed, is not damage.
-fn is_sound(copy: &Copy, name: &str, bytes: &[u8]) -> bool {
-    let repository = &copy.repository;
-    match name.split_once('/') {
-        Some(("roster", _)) => Roster::open(bytes, repository.id)
-            .is_ok_and(|roster| Roster::object_name(roster.seq) == name),
-        Some(("log", rest)) => {
-            let actor = rest.split('/').next().and_then(|actor| actor.parse().ok());
-            let seq = name.rsplit('/').next().and_then(|seq| u64::from_str_radix(seq, 16).ok());
-            let key = actor.zip(seq).and_then(|(a, s)| repository.roster.log_key(a, s));
-            key.is_some_and(|key| Commit::open(bytes, key, repository.id).is_ok())
-        }
-        Some(("tomb", _)) => {
-            let text = crate::format::signed_text::SignedText::split(bytes);
-            let id = text.ok().and_then(|text| Tombstone::claimed_maintainer(&text));
-            let maintainer = id.and_then(|id| repository.roster.maintainer(id));
-            maintainer.is_some_and(|m| Tombstone::open(bytes, &m.key, repository.id).is_ok())
-        }
-        Some(("keys", file)) => name_fits(file.trim_end_matches(".age"), bytes),
-        _ => false,
-    }
-}
-
-fn name_fits(stem: &str, bytes: &[u8]) -> bool {
-    let digits = stem.rsplit('-').next().unwrap_or_default();
-    digits.len() == 16 && object_id(bytes).to_string().starts_with(digits)
 }
 
 /// The object as a copy has it, if that is surely the right one.
@@ -190,8 +143,7 @@ fn whole_copy(copy: &Copy, object: &str, sizes: &HashMap<ObjectName, u64>) -> Op
             let known = |hash: ObjectId| log.iter().any(|record| record.hash == hash);
             known(object_id(&bytes))
         }
-        Some(("keys", file)) => name_fits(file.trim_end_matches(".age"), &bytes),
-        Some(("roster" | "tomb", _)) => is_sound(copy, object, &bytes),
+        Some(("keys" | "roster" | "tomb", _)) => texts::is_sound(copy, object, &bytes),
         Some(("recovery", file)) => {
             let mut known = copy.repository.roster.recovery.iter();
             known.any(|known| {
@@ -207,11 +159,12 @@ fn whole_copy(copy: &Copy, object: &str, sizes: &HashMap<ObjectName, u64>) -> Op
     is_right.then_some(bytes)
 }
 
-/// Puts the bytes under the name; what is there is kept aside. Whether anything was.
-fn replace(store: &dyn Store, object: &str, bytes: Vec<u8>) -> Result<bool, ReplicaError> {
+/// Puts the bytes under the name; what is there is kept aside. Whether anything was; nothing where
+/// the object has these bytes already.
+fn replace(store: &dyn Store, object: &str, bytes: Vec<u8>) -> Result<Option<bool>, ReplicaError> {
     let failed = at(&store.location());
     let damaged = match store.get(object, limits::PACK_BYTES_MAX) {
-        Ok(found) if found == bytes => return Ok(false),
+        Ok(found) if found == bytes => return Ok(None),
         Ok(found) => Some(found),
         Err(StoreError::NotFound { .. }) => None,
         // Too long to be kept: only its beginning is of any use to whoever looks at the damage.
@@ -238,5 +191,5 @@ fn replace(store: &dyn Store, object: &str, bytes: Vec<u8>) -> Result<bool, Repl
             });
         }
     }
-    Ok(damaged.is_some())
+    Ok(Some(damaged.is_some()))
 }

@@ -77,7 +77,7 @@ pub fn extend(
 ) -> Result<LockReport, RepoError> {
     let record = Record::open(repository)?;
     let store = &*repository.store;
-    let until = now + span;
+    let until = now + span; // spans that can be written end long before the clock does
     let enough = until - span / MARGIN_PARTS;
     let mut report = LockReport { objects: names.len() as u64, extended: 0 };
     let mut due = Vec::new();

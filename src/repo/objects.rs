@@ -17,11 +17,12 @@ pub fn get_named(
 ) -> Result<Vec<u8>, RepoError> {
     let object = name.to_string();
     loop {
+        let copy = store.trusted_copy(&object);
         let bytes = store.get(&object, bytes_max)?;
         if object_id(&bytes) == name.id() {
             return Ok(bytes);
         }
-        if !store.distrust(&object) {
+        if !store.distrust(&object, copy) {
             return Err(RepoError::WrongName { object });
         }
     }

@@ -200,6 +200,8 @@ impl Seek for ObjectReader {
 
 struct OpenPack {
     name: ObjectId,
+    /// Which of several copies is read.
+    copy: usize,
     stream: Opened<ObjectReader>,
     position: u64,
     wanted_end: Arc<AtomicU64>,
@@ -232,12 +234,14 @@ impl FrameReader {
         last_frame: u32,
         raw: &mut Vec<u8>,
     ) -> Result<(), PackReadError> {
+        let object = object_name(pack.name());
         loop {
-            match self.read_once(pack, frame, last_frame, raw) {
+            let copy = self.store.trusted_copy(&object);
+            self.open.retain(|open| open.name != *pack.name() || open.copy == copy);
+            match self.read_once(pack, copy, (frame, last_frame), raw) {
                 // The store may have another copy of what is damaged.
-                Err(error) if self.store.distrust(&object_name(pack.name())) => {
+                Err(error) if self.store.distrust(&object, copy) => {
                     tracing::warn!("another copy is tried: {error}");
-                    self.open.retain(|open| open.name != *pack.name());
                 }
                 done => return done,
             }
@@ -247,14 +251,14 @@ impl FrameReader {
     fn read_once(
         &mut self,
         pack: &PackMap,
-        frame: u32,
-        last_frame: u32,
+        copy: usize,
+        (frame, last_frame): (u32, u32),
         raw: &mut Vec<u8>,
     ) -> Result<(), PackReadError> {
         let name = *pack.name();
         let range = pack.frame_range(frame).ok_or(PackReadError::NoFrame { pack: name, frame })?;
         let end = pack.frame_range(last_frame).map_or(range.end, |last| last.end.max(range.end));
-        let mut open = self.take_open(pack)?;
+        let mut open = self.take_open(pack, copy)?;
         open.wanted_end.store(object_offset_max(end), Relaxed);
         self.stored.resize((range.end - range.start) as usize, 0);
         open.read_at(range.start, &mut self.stored)
@@ -268,14 +272,15 @@ impl FrameReader {
         })
     }
 
-    fn take_open(&mut self, pack: &PackMap) -> Result<OpenPack, PackReadError> {
+    fn take_open(&mut self, pack: &PackMap, copy: usize) -> Result<OpenPack, PackReadError> {
         if let Some(index) = self.open.iter().position(|open| open.name == *pack.name()) {
             return Ok(self.open.remove(index));
         }
         if self.open.len() >= OPEN_PACKS_MAX {
             self.open.remove(0);
         }
-        open_pack(&self.store, &self.identities, pack.name(), pack.entry().size)
+        let opened = open_pack(&self.store, &self.identities, pack.name(), pack.entry().size)?;
+        Ok(OpenPack { copy, ..opened })
     }
 }
 
@@ -295,7 +300,7 @@ fn open_pack(
     let identities: Vec<&Identity> = identities.iter().collect();
     let stream =
         open_stream(&identities, reader).map_err(|error| PackReadError::of_open(*name, error))?;
-    Ok(OpenPack { name: *name, stream, position: 0, wanted_end })
+    Ok(OpenPack { name: *name, copy: 0, stream, position: 0, wanted_end })
 }
 
 impl OpenPack {

@@ -10,6 +10,7 @@ use crate::repo::history::History;
 use crate::repo::open::Repository;
 use crate::repo::read_access::ReadAccess;
 use crate::repo::unlock::Unlocked;
+use crate::store::shared_blocks::SharedBlocks;
 
 /// A reader of chunks, whose index is brought up to date, and what is wrong with index segments.
 ///
@@ -37,7 +38,10 @@ pub fn read_access(
         )?);
         domains.push((file.domain, keys, database));
     }
-    let store = Arc::clone(&repository.store);
+    let mut store = Arc::clone(&repository.store);
+    if store.requests().is_some() {
+        store = Arc::new(SharedBlocks::new(store));
+    }
     let access = ReadAccess::new(store, repository.id, unlocked.read_identities(), domains);
     Ok((Arc::new(access), findings))
 }

@@ -36,17 +36,12 @@ impl FallbackStore {
         names.zip(self.served.iter().map(|count| count.load(Relaxed))).collect()
     }
 
-    fn first_copy(&self, name: &str) -> usize {
-        let distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
-        distrusted.get(name).copied().unwrap_or(0)
-    }
-
     fn any<T>(
         &self,
         name: &str,
         mut read: impl FnMut(&dyn Store) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let first = self.first_copy(name);
+        let first = self.trusted_copy(name);
         let mut failure = None;
         for (index, (_, store)) in self.copies.iter().enumerate().skip(first) {
             let is_down = self.failures[index].load(Relaxed) >= FAILURES_MAX;
@@ -128,11 +123,19 @@ impl Store for FallbackStore {
         self.copies.iter().find_map(|(_, store)| store.requests())
     }
 
-    fn distrust(&self, name: &str) -> bool {
+    fn trusted_copy(&self, name: &str) -> usize {
+        let distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        distrusted.get(name).copied().unwrap_or(0)
+    }
+
+    fn distrust(&self, name: &str, copy: usize) -> bool {
         let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
         let first = distrusted.entry(name.to_owned()).or_insert(0);
-        *first += 1;
-        *first < self.copies.len()
+        // Of several readers that fail on the same copy, one moves on for all.
+        if *first == copy && copy + 1 < self.copies.len() {
+            *first += 1;
+        }
+        *first > copy
     }
 }
 
@@ -165,9 +168,11 @@ mod tests {
     #[test]
     fn a_copy_that_is_not_believed_is_not_asked_again() {
         let store = two();
-        assert!(store.distrust("a"));
+        assert!(store.distrust("a", 0));
+        assert!(store.distrust("a", 0), "another reader of the first copy skips none");
+        assert_eq!(store.trusted_copy("a"), 1);
         assert_eq!(store.get("a", 9).unwrap(), b"two");
-        assert!(!store.distrust("a"), "there is no third copy");
-        assert!(store.get("a", 9).is_err());
+        assert!(!store.distrust("a", 1), "there is no third copy");
+        assert_eq!(store.get("a", 9).unwrap(), b"two", "the last one is still read");
     }
 }

@@ -5,14 +5,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::SystemTime;
 
 use rustix::io::Errno;
 
-use crate::store::capabilities::Capabilities;
 use crate::store::recording::OperationKind;
-use crate::store::requests::RequestCounts;
-use crate::store::{Entry, Put, Store, StoreError};
+use crate::store::{Entry, Put, Store, StoreError, pass_on};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,9 +149,7 @@ fn broken(name: &str) -> StoreError {
 }
 
 impl<S: Store> Store for FaultyStore<S> {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
+    pass_on!(self => self.inner);
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
         self.strike(OperationKind::Put, name, |truth| {
@@ -195,50 +190,6 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.strike(OperationKind::Delete, name, |_| self.inner.delete(name))
-    }
-
-    fn read_quantum_bytes(&self) -> u64 {
-        self.inner.read_quantum_bytes()
-    }
-
-    fn free_bytes(&self) -> Option<u64> {
-        self.inner.free_bytes()
-    }
-
-    fn upload_slots(&self) -> usize {
-        self.inner.upload_slots()
-    }
-
-    fn read_slots(&self) -> usize {
-        self.inner.read_slots()
-    }
-
-    fn requests(&self) -> Option<RequestCounts> {
-        self.inner.requests()
-    }
-
-    fn distrust(&self, name: &str) -> bool {
-        self.inner.distrust(name)
-    }
-
-    fn keeps_conditions(&self) -> Option<bool> {
-        self.inner.keeps_conditions()
-    }
-
-    fn probe(&self) -> Result<Capabilities, StoreError> {
-        self.inner.probe()
-    }
-
-    fn can_lock(&self) -> bool {
-        self.inner.can_lock()
-    }
-
-    fn lock_until(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
-        self.inner.lock_until(name, until)
-    }
-
-    fn locked_until(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
-        self.inner.locked_until(name)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod recording;
 pub mod requests;
 #[cfg(feature = "s3")]
 pub mod s3;
+pub mod shared_blocks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -183,10 +184,16 @@ pub trait Store: Send + Sync {
         None
     }
 
-    /// Takes note that the bytes of an object, as they were read, are not the right ones. Whether
-    /// there is another copy to read.
-    fn distrust(&self, name: &str) -> bool {
+    /// Which of several copies an object is read from next; 0 where there is only one.
+    fn trusted_copy(&self, name: &str) -> usize {
         let _ = name;
+        0
+    }
+
+    /// Takes note that the bytes of an object, read while [`Store::trusted_copy`] was `copy`, are not
+    /// the right ones. Whether there is another copy to read.
+    fn distrust(&self, name: &str, copy: usize) -> bool {
+        let _ = (name, copy);
         false
     }
 
@@ -225,15 +232,88 @@ pub trait Store: Send + Sync {
     }
 }
 
+/// The calls that a decorator passes on unchanged: `pass_on!(self => self.inner);`, where it has a
+/// say in which copy is trusted `pass_on!(self => self.inner, but copies);`.
+macro_rules! pass_on {
+    ($self:ident => $inner:expr) => {
+        pass_on!($self => $inner, but copies);
+
+        fn trusted_copy(&$self, name: &str) -> usize {
+            $inner.trusted_copy(name)
+        }
+
+        fn distrust(&$self, name: &str, copy: usize) -> bool {
+            $inner.distrust(name, copy)
+        }
+    };
+    ($self:ident => $inner:expr, but copies) => {
+        fn location(&$self) -> String {
+            $inner.location()
+        }
+
+        fn read_quantum_bytes(&$self) -> u64 {
+            $inner.read_quantum_bytes()
+        }
+
+        fn free_bytes(&$self) -> Option<u64> {
+            $inner.free_bytes()
+        }
+
+        fn upload_slots(&$self) -> usize {
+            $inner.upload_slots()
+        }
+
+        fn read_slots(&$self) -> usize {
+            $inner.read_slots()
+        }
+
+        fn requests(&$self) -> Option<$crate::store::requests::RequestCounts> {
+            $inner.requests()
+        }
+
+        fn keeps_conditions(&$self) -> Option<bool> {
+            $inner.keeps_conditions()
+        }
+
+        fn probe(
+            &$self,
+        ) -> Result<$crate::store::capabilities::Capabilities, $crate::store::StoreError> {
+            $inner.probe()
+        }
+
+        fn can_lock(&$self) -> bool {
+            $inner.can_lock()
+        }
+
+        fn lock_until(
+            &$self,
+            name: &str,
+            until: std::time::SystemTime,
+        ) -> Result<(), $crate::store::StoreError> {
+            $inner.lock_until(name, until)
+        }
+
+        fn locked_until(
+            &$self,
+            name: &str,
+        ) -> Result<Option<std::time::SystemTime>, $crate::store::StoreError> {
+            $inner.locked_until(name)
+        }
+    };
+}
+pub(crate) use pass_on;
+
 macro_rules! store_behind_pointer {
     ($($pointer:ident),*) => {$(
         impl<S: Store + ?Sized> Store for $pointer<S> {
-            fn location(&self) -> String {
-                (**self).location()
-            }
+            pass_on!(self => (**self));
 
             fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
                 (**self).put(name, bytes)
+            }
+
+            fn put_owned(&self, name: &str, bytes: Vec<u8>) -> Result<Put, StoreError> {
+                (**self).put_owned(name, bytes)
             }
 
             fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
@@ -254,54 +334,6 @@ macro_rules! store_behind_pointer {
 
             fn delete(&self, name: &str) -> Result<(), StoreError> {
                 (**self).delete(name)
-            }
-
-            fn read_quantum_bytes(&self) -> u64 {
-                (**self).read_quantum_bytes()
-            }
-
-            fn free_bytes(&self) -> Option<u64> {
-                (**self).free_bytes()
-            }
-
-            fn upload_slots(&self) -> usize {
-                (**self).upload_slots()
-            }
-
-            fn read_slots(&self) -> usize {
-                (**self).read_slots()
-            }
-
-            fn requests(&self) -> Option<RequestCounts> {
-                (**self).requests()
-            }
-
-            fn put_owned(&self, name: &str, bytes: Vec<u8>) -> Result<Put, StoreError> {
-                (**self).put_owned(name, bytes)
-            }
-
-            fn distrust(&self, name: &str) -> bool {
-                (**self).distrust(name)
-            }
-
-            fn keeps_conditions(&self) -> Option<bool> {
-                (**self).keeps_conditions()
-            }
-
-            fn probe(&self) -> Result<Capabilities, StoreError> {
-                (**self).probe()
-            }
-
-            fn can_lock(&self) -> bool {
-                (**self).can_lock()
-            }
-
-            fn lock_until(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
-                (**self).lock_until(name, until)
-            }
-
-            fn locked_until(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
-                (**self).locked_until(name)
             }
         }
     )*};

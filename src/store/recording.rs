@@ -3,11 +3,8 @@
 //! Calls pass unchanged; one that fails is recorded too.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
-use crate::store::capabilities::Capabilities;
-use crate::store::requests::RequestCounts;
-use crate::store::{Entry, Put, Store, StoreError};
+use crate::store::{Entry, Put, Store, StoreError, pass_on};
 
 /// The kinds of call a store takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,9 +77,7 @@ impl<S: Store> RecordingStore<S> {
 }
 
 impl<S: Store> Store for RecordingStore<S> {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
+    pass_on!(self => self.inner);
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
         let answer = self.inner.put(name, bytes);
@@ -119,50 +114,6 @@ impl<S: Store> Store for RecordingStore<S> {
         let answer = self.inner.delete(name);
         self.record(OperationKind::Delete, name, 0);
         answer
-    }
-
-    fn read_quantum_bytes(&self) -> u64 {
-        self.inner.read_quantum_bytes()
-    }
-
-    fn free_bytes(&self) -> Option<u64> {
-        self.inner.free_bytes()
-    }
-
-    fn upload_slots(&self) -> usize {
-        self.inner.upload_slots()
-    }
-
-    fn read_slots(&self) -> usize {
-        self.inner.read_slots()
-    }
-
-    fn requests(&self) -> Option<RequestCounts> {
-        self.inner.requests()
-    }
-
-    fn distrust(&self, name: &str) -> bool {
-        self.inner.distrust(name)
-    }
-
-    fn keeps_conditions(&self) -> Option<bool> {
-        self.inner.keeps_conditions()
-    }
-
-    fn probe(&self) -> Result<Capabilities, StoreError> {
-        self.inner.probe()
-    }
-
-    fn can_lock(&self) -> bool {
-        self.inner.can_lock()
-    }
-
-    fn lock_until(&self, name: &str, until: SystemTime) -> Result<(), StoreError> {
-        self.inner.lock_until(name, until)
-    }
-
-    fn locked_until(&self, name: &str) -> Result<Option<SystemTime>, StoreError> {
-        self.inner.locked_until(name)
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use holdfast::maintenance::finding::Problem;
 use holdfast::maintenance::repair::{RepairKeys, drop_local_index, repair_segments};
 use holdfast::progress::Progress;
+use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
-use holdfast::store::Store;
 use holdfast::store::memory::MemoryStore;
+use holdfast::store::requests::RequestCounts;
+use holdfast::store::{Entry, Put, Store, StoreError};
 
 use crate::household::{Household, Keys, noise};
 
@@ -136,4 +138,58 @@ fn a_lost_index_segment_is_built_anew_from_the_packs() {
     home.backup("a", &[], &content);
     let after = home.store.names().iter().filter(|name| name.starts_with("data/")).count();
     assert_eq!(before, after, "the writer believes the new segment");
+}
+
+/// A store where requests cost something, so that texts are kept on this host.
+struct Costly(Arc<MemoryStore>);
+
+impl Store for Costly {
+    fn location(&self) -> String {
+        "memory:costly".into()
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.0.put(name, bytes)
+    }
+
+    fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get(name, bytes_max)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.0.read_at(name, offset, buffer)
+    }
+
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<(), StoreError> {
+        self.0.list(prefix, visit)
+    }
+
+    fn stat(&self, name: &str) -> Result<Entry, StoreError> {
+        self.0.stat(name)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.0.delete(name)
+    }
+
+    fn requests(&self) -> Option<RequestCounts> {
+        Some(RequestCounts::default())
+    }
+}
+
+#[test]
+fn texts_that_this_host_has_kept_hide_no_damage() {
+    let home = Household::new();
+    home.backup("db", &[], b"some content");
+    let states = home.fresh_states();
+    let open = || home.open_in(Arc::new(Costly(home.store.clone())), states.path());
+    let log = home.store.names().into_iter().find(|name| name.starts_with("log/")).unwrap();
+    let whole = home.store.get(&log, u64::MAX).unwrap();
+    assert!(History::read(&open()).unwrap().findings.is_empty());
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    home.store.overwrite(&log, &damaged);
+    assert!(History::read(&open()).unwrap().findings.is_empty(), "nothing was kept");
+    let findings = home.check(&open(), Keys::None).findings;
+    assert!(findings.iter().any(|finding| finding.object == log), "{findings:?}");
 }

@@ -18,6 +18,7 @@ mod doomed;
 mod fault_proxy;
 mod file_system;
 mod forget;
+mod healing;
 mod hostile;
 mod household;
 mod keys;

@@ -9,7 +9,6 @@ use holdfast::maintenance::finding::Problem;
 use holdfast::progress::Progress;
 use holdfast::replica::copy::{CopyOptions, CopyReport, copy};
 use holdfast::replica::error::ReplicaError;
-use holdfast::replica::heal::{Copy, heal, heal_texts};
 use holdfast::replica::promote::promote;
 use holdfast::replica::scrub::scrub;
 use holdfast::repo::error::RepoError;
@@ -23,31 +22,32 @@ use holdfast::store::recording::{OperationKind, RecordingStore};
 use holdfast::units::Part;
 use tempfile::TempDir;
 
+use crate::healing::flip;
 use crate::household::{GRACE, Household, Keys, noise, stream};
 
 /// A store at another place than the household's.
-fn elsewhere(home: &Household) -> Arc<MemoryStore> {
+pub fn elsewhere(home: &Household) -> Arc<MemoryStore> {
     Arc::new(MemoryStore::at("memory:west", home.clock.clone()))
 }
 
-fn copy_to(home: &Household, target: &dyn Store) -> Result<CopyReport, ReplicaError> {
+pub fn copy_to(home: &Household, target: &dyn Store) -> Result<CopyReport, ReplicaError> {
     let options = CopyOptions::default();
     copy(&home.open(), target, options, home.clock.now(), &Progress::default())
 }
 
-fn open_at(home: &Household, store: Arc<dyn Store>) -> (Repository, TempDir) {
+pub fn open_at(home: &Household, store: Arc<dyn Store>) -> (Repository, TempDir) {
     let states = home.fresh_states();
     (Repository::open(store, states.path(), Some(home.id)).unwrap(), states)
 }
 
 /// Every snapshot of the place, read in full.
-fn contents(home: &Household, repository: &Repository) -> Vec<Vec<u8>> {
+pub fn contents(home: &Household, repository: &Repository) -> Vec<Vec<u8>> {
     let history = History::read(repository).unwrap();
     assert!(history.findings.is_empty(), "{:?}", history.findings);
     history.live().map(|record| home.read(repository, record)).collect()
 }
 
-fn world() -> (Household, Vec<Vec<u8>>) {
+pub fn world() -> (Household, Vec<Vec<u8>>) {
     let home = Household::new();
     let mut data = noise(1, 2_500_000);
     let mut all = Vec::new();
@@ -129,10 +129,14 @@ fn a_copy_may_stop_anywhere() {
             assert!(stopped.is_err() || fault == Fault::CrashAfter, "{nth} {fault:?}");
             // What is there is complete, whatever is there.
             if west.stat("FORMAT").is_ok() || west.stat("roster/0000000000000001").is_ok() {
+                // FORMAT goes last: until then help and keys may be missing.
+                let is_done = west.stat("FORMAT").is_ok();
                 west.put("FORMAT", format!("holdfast 1 {}\n", home.id).as_bytes()).unwrap();
                 let (part, _states) = open_at(&home, west.clone());
                 let report = home.check(&part, Keys::None);
-                let harmless = |name: &str| name.starts_with("recovery/");
+                let late = ["recovery/", "RECOVERY.md", "keys/"];
+                let harmless =
+                    |name: &str| !is_done && late.iter().any(|start| name.starts_with(start));
                 let bad = report.findings.iter().filter(|finding| !harmless(&finding.object));
                 assert_eq!(bad.count(), 0, "{nth} {fault:?}: {:?}", report.findings);
             }
@@ -225,82 +229,6 @@ fn damage_in_the_source_does_not_stop_the_rest() {
     );
     assert!(west.stat(&pack).is_err(), "what is damaged is not copied");
     assert_eq!(all.len(), 3);
-}
-
-fn flip(store: &MemoryStore, name: &str) {
-    let mut bytes = store.get(name, u64::MAX).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    store.overwrite(name, &bytes);
-}
-
-fn as_copy(home: &Household, store: Arc<dyn Store>) -> (Copy, TempDir) {
-    let (repository, states) = open_at(home, store);
-    let history = History::read(&repository).unwrap();
-    (Copy { name: "west".into(), repository, history }, states)
-}
-
-#[test]
-fn every_kind_of_object_is_healed() {
-    let (home, all) = world();
-    home.forget(&home.open(), 0).unwrap();
-    home.wait(GRACE);
-    let west = elsewhere(&home);
-    copy_to(&home, &*west).unwrap();
-    let (copy, _states) = as_copy(&home, west.clone());
-    let kinds = ["data/", "index/", "snap/", "refs/", "log/", "tomb/", "roster/", "recovery/"];
-    for kind in kinds {
-        for damage in ["flip", "cut", "lose"] {
-            let name = home.store.names().into_iter().find(|name| name.starts_with(kind)).unwrap();
-            let whole = home.store.get(&name, u64::MAX).unwrap();
-            match damage {
-                "flip" => flip(&home.store, &name),
-                "cut" => home.store.overwrite(&name, &whole[..whole.len() / 2]),
-                _ => home.store.delete(&name).unwrap(),
-            }
-            let copies = std::slice::from_ref(&copy);
-            let mut healed = heal_texts(&*home.store, copies).unwrap();
-            let repository = home.open();
-            let findings = home.check(&repository, Keys::None).findings;
-            let history = History::read(&repository).unwrap();
-            let sizes = history.logs.values().flatten().flat_map(|r| &r.commit.puts);
-            let sizes = sizes.map(|put| (put.name, put.bytes)).collect();
-            let done = heal(&*home.store, &sizes, findings, copies, &Progress::default()).unwrap();
-            healed.extend(done.healed);
-            assert!(done.left.is_empty(), "{kind} {damage}: {:?}", done.left);
-            assert_eq!(healed.len(), 1, "{kind} {damage}");
-            assert_eq!((healed[0].object.as_str(), healed[0].from.as_str()), (&*name, "west"));
-            assert!(home.store.get(&name, u64::MAX).unwrap() == whole, "{kind} {damage}");
-            assert_eq!(healed[0].kept_aside, damage != "lose");
-            home.assert_sound(&home.open(), &format!("{kind} {damage}"));
-        }
-    }
-    let aside = home.store.names().into_iter().filter(|name| name.starts_with("aside/")).count();
-    assert_eq!(aside, 2 * kinds.len());
-    assert_eq!(contents(&home, &home.open()), all[1..]);
-}
-
-#[test]
-fn a_damaged_copy_heals_nothing() {
-    let (home, _) = world();
-    let west = elsewhere(&home);
-    copy_to(&home, &*west).unwrap();
-    let (copy, _states) = as_copy(&home, west.clone());
-    let pack = home.store.names().into_iter().find(|name| name.starts_with("data/")).unwrap();
-    flip(&home.store, &pack);
-    flip(&west, &pack);
-    let findings = home.check(&home.open(), Keys::None).findings;
-    let done = heal(
-        &*home.store,
-        &std::collections::HashMap::new(),
-        findings,
-        &[copy],
-        &Progress::default(),
-    )
-    .unwrap();
-    assert!(done.healed.is_empty());
-    assert_eq!(done.left.len(), 1);
-    assert!(!home.store.names().iter().any(|name| name.starts_with("aside/")));
 }
 
 #[test]

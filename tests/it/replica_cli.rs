@@ -87,12 +87,10 @@ fn two_regions_from_the_first_copy_to_a_new_primary() {
     home.run(&["check", "--read-data"]).ends(0);
 
     // The primary burns down: what is left is the replica.
-    let burnt = copy_of(&home.path("main"));
     home.write("data/a", "third, to the old primary only");
     home.run(&["backup", "data"]).ends(0);
     let newest = copy_of(&home.path("main"));
     fs::remove_dir_all(home.path("main")).unwrap();
-    drop(burnt);
     let lost = home.arg("lost");
     home.run(&["restore", &latest, "--from-any", "--target", &lost]).ends(0);
     assert_eq!(fs::read_to_string(home.path("lost/a")).unwrap(), "second");
@@ -177,4 +175,40 @@ fn a_partner_gets_the_snapshots_under_keys_of_its_own() {
     assert!(dump.stdout == "row\n".repeat(10_000));
     assert_eq!(fs::metadata(home.path("out/again")).unwrap().nlink(), 2);
     assert_eq!(fs::read_link(home.path("out/link")).unwrap().to_str(), Some("big"));
+}
+
+#[test]
+fn what_no_copy_has_whole_is_not_called_healed() {
+    let home = home();
+    let west = home.arg("west");
+    home.run(&["replica", "add", "west", &west]).ends(0);
+    home.run(&["copy", "--to", &home.arg("nowhere"), "--dry-run"]).ends(0);
+    assert!(!home.path("nowhere").exists(), "a dry run makes nothing");
+    home.run(&["copy", "--to", "west"]).ends(0);
+    let packs = files_below(&home.path("main")).into_keys().filter(|n| n.starts_with("data/"));
+    let packs: Vec<String> = packs.collect();
+    assert!(packs.len() > 1, "{packs:?}");
+    for pack in &packs {
+        damage(&home.path("main").join(pack));
+    }
+    damage(&home.path("west").join(&packs[0]));
+    home.run(&["repair", "--from", "west", "--read-data"])
+        .ends(4)
+        .says(&format!("{}: its bytes are not …", packs[0]))
+        .says(&format!("{}: fetched from west…", packs[1]));
+    home.run(&["check", "--read-data", "--no-key"]).ends(4);
+}
+
+#[test]
+fn a_damaged_log_here_does_not_hide_what_another_copy_lists() {
+    let home = home();
+    let west = home.arg("west");
+    let latest = format!("latest:{}", home.arg("data"));
+    home.run(&["replica", "add", "west", &west]).ends(0);
+    home.run(&["copy", "--to", "west"]).ends(0);
+    let logs = files_below(&home.path("main")).into_keys().filter(|name| name.starts_with("log/"));
+    damage(&home.path("main").join(logs.max().unwrap()));
+    let from_west = home.arg("out");
+    home.run(&["restore", &latest, "--from-any", "--target", &from_west]).ends(0);
+    assert_same(&home, "out");
 }

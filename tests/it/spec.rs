@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use holdfast::backup::error::BackupError;
 use holdfast::backup::item::{CutBytes, Entry, Item, KnownContent, SmallFile, Step};
 use holdfast::backup::ordered::Giver;
 use holdfast::backup::run::{RootSource, SnapshotLabel, run};
@@ -22,14 +21,13 @@ use holdfast::format::limits;
 use holdfast::format::node::{Node, NodeKind, UnixTime};
 use holdfast::format::signed_text::NO_PREVIOUS;
 use holdfast::format::tombstone::{Declaration, Tombstone};
-use holdfast::index::previous_tree::PreviousTreeWriter;
 use holdfast::progress::Progress;
 use holdfast::replica::copy::{CopyOptions, copy};
 use holdfast::replica::promote::promote;
 use holdfast::repo::create::{CreateOptions, create};
 use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
-use holdfast::repo::session::{SessionOptions, WriteSession};
+use holdfast::repo::session::SessionOptions;
 use holdfast::repo::unlock::Unlocked;
 use holdfast::source::stream::ReaderStream;
 use holdfast::store::local::LocalStore;
@@ -190,14 +188,6 @@ impl RootSource for DeclaredTree {
 
     fn chunk_sizes(&self) -> ChunkSizes {
         ChunkSizes::FILES
-    }
-
-    fn previous(
-        &mut self,
-        _: &mut WriteSession,
-        _: &SnapshotLabel,
-    ) -> Result<Option<PreviousTreeWriter>, BackupError> {
-        Ok(None)
     }
 
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {

@@ -3,9 +3,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use jiff::SpanRelativeTo;
 use serde_json::json;
 
 use crate::backup::error::BackupError;
@@ -21,6 +20,7 @@ use crate::cli::explain::{source, store, usage};
 use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
+use crate::cli::time::fixed_span;
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
 use crate::format::node::UnixTime;
@@ -53,6 +53,8 @@ struct Sources {
 /// Saves what the arguments name.
 pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let sources = gather(args, context)?;
+    let location = context.location()?;
+    let lock_for = lock_span(args, &location)?;
     let rules = Arc::new(exclude_rules(&sources.exclude)?);
     let progress = Arc::new(Progress::default());
     let begun = jiff::Timestamp::now();
@@ -86,45 +88,48 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         context.output.warning(&format!("{path} does not exist and is missing ({id})"));
     }
     summary.is_partial |= !missing.is_empty();
-    let location = context.location()?;
-    known_addresses::remember(&context.state_dir()?, &location.place, &*place)?;
-    let locked = lock(args, context, &location, &summary)?;
-    report(&summary, &label, started.elapsed(), place.requests(), locked, &context.output);
-    Ok(if summary.is_partial { Exit::Partial } else { Exit::Done })
+    // The snapshot is saved from here on, whatever fails.
+    known_addresses::remember_or_warn(context, &location.place, &*place);
+    let locked = lock(context, lock_for, &summary);
+    let exit = match &locked {
+        Err(error) => error.exit(),
+        Ok(_) if summary.is_partial => Exit::Partial,
+        Ok(_) => Exit::Done,
+    };
+    let locks = locked.as_ref().ok().copied().flatten();
+    report(&summary, &label, started.elapsed(), place.requests(), locks, exit, &context.output);
+    locked.map(|_| exit)
 }
 
-/// Locks what the snapshot needs, where that is asked for. The snapshot is there, whatever happens.
+/// How long what the snapshot needs is to be locked, where that is asked for.
+fn lock_span(args: &BackupArgs, location: &Location) -> Result<Option<Duration>, CommandError> {
+    let configured = location.table.as_ref().and_then(|table| table.lock_for.as_deref());
+    let configured = configured.map(parse_span).transpose();
+    let configured = configured
+        .map_err(|error| CommandError::new(&usage::CONFIG, "lock-for is wrong").because(&error))?;
+    args.lock_for.or(configured).map(fixed_span).transpose()
+}
+
+/// Locks what the snapshot needs, where that is asked for.
 fn lock(
-    args: &BackupArgs,
     context: &Context,
-    location: &Location,
+    span: Option<Duration>,
     summary: &BackupSummary,
 ) -> Result<Option<LockReport>, CommandError> {
-    let configured = location.table.as_ref().and_then(|table| table.lock_for.as_deref());
-    let configured = configured
-        .map(parse_span)
-        .transpose()
-        .map_err(|error| CommandError::new(&usage::CONFIG, "lock-for is wrong").because(&error))?;
-    let (Some(span), Some(committed)) = (args.lock_for.or(configured), summary.committed) else {
-        return Ok(None);
+    let (Some(span), Some(committed)) = (span, summary.committed) else { return Ok(None) };
+    let locked = || {
+        let repository = open(context)?;
+        let history = History::read(&repository)?;
+        let writer = committed.snapshot.writer;
+        let names = needed_names(&repository, &history, writer, &summary.packs)?;
+        Ok(extend(&repository, &names, SystemClock.now(), span)?)
     };
-    let failed = |error: &CommandError| {
+    locked().map(Some).map_err(|error: CommandError| {
         let id = committed.snapshot.id.to_string();
         let what = format!("snapshot {} is saved, but not locked: {}", &id[..8], error.what());
-        error
-            .causes()
-            .iter()
-            .fold(CommandError::new(&store::LOCKS, what), |error, cause| error.because_text(cause))
-    };
-    let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| {
-        CommandError::new(&usage::ARGUMENT, "this span has no fixed length").because(&error)
-    })?;
-    let repository = open(context)?;
-    let history = History::read(&repository)?;
-    let writer = committed.snapshot.writer;
-    let names = needed_names(&repository, &history, writer, &summary.packs)?;
-    let report = extend(&repository, &names, SystemClock.now(), span.unsigned_abs());
-    report.map(Some).map_err(|error| failed(&error.into()))
+        let failed = CommandError::new(&store::LOCKS, what);
+        error.causes().iter().fold(failed, |failed, cause| failed.because_text(cause))
+    })
 }
 
 fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError> {
@@ -343,6 +348,7 @@ fn report(
     elapsed: std::time::Duration,
     requests: Option<RequestCounts>,
     locked: Option<LockReport>,
+    exit: Exit,
     output: &Output,
 ) {
     let s = &summary.statistics;
@@ -378,7 +384,6 @@ fn report(
         ));
     }
     report_requests(requests, output);
-    let exit = if summary.is_partial { Exit::Partial } else { Exit::Done };
     output.summary(
         exit,
         &json!({

@@ -77,7 +77,7 @@ pub fn run(args: &CheckArgs, context: &Context) -> Result<Exit, CommandError> {
     if !args.repair_from.is_empty() {
         let repository = &keyring.repository;
         let copies = open_copies(context, Some(repository.id), &args.repair_from)?;
-        let healed = fetch(context, &*repository.store, &history, report.findings, &copies)?;
+        let healed = fetch(context, repository, &history, report.findings, &copies)?;
         let (done, left) = (healed.healed.len(), healed.left.len());
         context.output.note(&format!("{done} objects were fetched; check again to be sure"));
         let what = format!("{done} objects were damaged and have been healed, {left} are left");

@@ -2,10 +2,10 @@
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::{Span, Timestamp};
 use serde_json::json;
 
 use crate::cli::command::reencrypt;
@@ -15,12 +15,15 @@ use crate::cli::explain::{replica, repository, usage};
 use crate::cli::open_repository::open;
 use crate::cli::place::Place;
 use crate::cli::replicas;
+use crate::cli::time::fixed_span;
 use crate::clock::{Clock, SystemClock};
 use crate::maintenance::finding::Finding;
 use crate::progress::Progress;
 use crate::replica::copy::{CopyOptions, CopyReport, copy};
 use crate::replica::error::ReplicaError;
+use crate::store::Store;
 use crate::store::local::LocalStore;
+use crate::store::memory::MemoryStore;
 use crate::units::{format_duration, parse_span};
 
 const AFTER_HELP: &str = "\
@@ -58,15 +61,20 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<Exit, CommandError> {
     }
     let repository = open(context)?;
     let named = replicas::find(context, repository.state.path(), &args.to)?;
-    if let Place::Folder(path) = &named.place
-        && !path.exists()
-    {
-        LocalStore::create(path, 0)?;
-    }
-    let store = named.store()?;
+    let store: Arc<dyn Store> = match &named.place {
+        // Nothing is there, and nothing is made only to look.
+        Place::Folder(path) if !path.exists() && args.dry_run => {
+            Arc::new(MemoryStore::at(&path.display().to_string(), Arc::new(SystemClock)))
+        }
+        Place::Folder(path) if !path.exists() => {
+            LocalStore::create(path, 0)?;
+            named.store()?
+        }
+        _ => named.store()?,
+    };
     let options = CopyOptions {
         dry_run: args.dry_run,
-        delete_after: args.delete_after.map(span).transpose()?,
+        delete_after: args.delete_after.map(fixed_span).transpose()?,
     };
     let progress = Arc::new(Progress::default());
     let started = Instant::now();
@@ -102,15 +110,6 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<Exit, CommandError> {
     }
     let what = format!("{} objects are damaged or missing", report.findings.len());
     Err(CommandError::new(&replica::DAMAGED, what))
-}
-
-fn span(span: Span) -> Result<Duration, CommandError> {
-    let fixed = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| {
-        CommandError::new(&usage::ARGUMENT, "this span has no fixed length")
-            .because(&error)
-            .hint("count in weeks, days or hours: 52w, 90d, 72h")
-    })?;
-    Ok(fixed.unsigned_abs())
 }
 
 fn print(context: &Context, args: &CopyArgs, report: &CopyReport, name: &str, started: Instant) {
@@ -170,7 +169,7 @@ pub fn failed(error: ReplicaError) -> CommandError {
         ReplicaError::Store { .. } => &crate::cli::explain::store::IO,
         ReplicaError::OtherRepository { .. } | ReplicaError::Occupied { .. } => &replica::OTHER,
         ReplicaError::Ahead { .. } | ReplicaError::Diverged { .. } => &replica::AHEAD,
-        ReplicaError::Promoted { .. } => &replica::PROMOTED,
+        ReplicaError::Promoted { .. } | ReplicaError::OtherGeneration { .. } => &replica::PROMOTED,
         ReplicaError::PrunedMeanwhile { .. } => &repository::BUSY,
         ReplicaError::NotReplica { .. } => &replica::NOT_REPLICA,
         ReplicaError::SamePlace { .. } => &replica::SAME,

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
+use crate::cli::known_addresses;
 use crate::cli::place::open_store;
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
@@ -28,6 +29,7 @@ pub fn run(_: DoctorArgs, context: &Context) -> Result<Exit, CommandError> {
     let location = context.location()?;
     let store = open_store(&location.place, &location.s3)?;
     let found = store.probe()?;
+    known_addresses::remember_or_warn(context, &location.place, &*store);
     let mut lines = found.lines();
     if let Some(bytes) = found.free_bytes {
         let what = format!("{} are free", context.output.size(bytes));

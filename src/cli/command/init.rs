@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use jiff::{Span, SpanRelativeTo};
+use jiff::Span;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::cli::open_repository::{generated_identity_path, prompter};
 use crate::cli::place::{Place, open_store};
 use crate::cli::private_file;
 use crate::cli::secrets::Purpose;
+use crate::cli::time::fixed_span;
 use crate::crypto::recipient::{KeyTextError, ReadIdentity, Recipient};
 use crate::format::keyfile::Label;
 use crate::format::limits::{PACK_BYTES_DEFAULT, PACK_BYTES_MAX, PACK_BYTES_MIN};
@@ -178,10 +179,18 @@ fn create_at(
     let store = open_store(&location.place, &location.s3)?;
     let states = context.state_dir()?;
     let id = create_with(&store, &states, options, keys)?;
-    known_addresses::remember(&states, &location.place, &*store)?;
-    if matches!(location.place, Place::S3(_)) {
-        look_at_service(context, &*store, &StateDir::open(&states, id)?)?;
+    // The repository is there from here on: whoever made it must be told how it is opened.
+    if matches!(location.place, Place::S3(_))
+        && let Err(error) = look_at_service(context, &*store, &states, id)
+    {
+        let what = format!("what the service keeps was not found out: {}", error.what());
+        context.output.warning(&what);
+        for cause in error.causes() {
+            context.output.note(&format!("  {cause}"));
+        }
+        context.output.note("  try `holdfast doctor`");
     }
+    known_addresses::remember_or_warn(context, &location.place, &*store);
     Ok((id, store.location()))
 }
 
@@ -189,10 +198,11 @@ fn create_at(
 fn look_at_service(
     context: &Context,
     store: &dyn Store,
-    state: &StateDir,
+    states: &Path,
+    id: RepositoryId,
 ) -> Result<(), CommandError> {
     let found = store.probe()?;
-    state.set_capabilities(&found)?;
+    StateDir::open(states, id)?.set_capabilities(&found)?;
     for line in found.lines().iter().filter(|line| line.verdict != Verdict::Kept) {
         let what = format!("the service: {}", line.what);
         match line.verdict {
@@ -238,15 +248,8 @@ fn options_of(args: &InitArgs) -> Result<CreateOptions, CommandError> {
     })
 }
 
-/// Days of 24 hours: a grace time is no date.
 fn seconds(span: Option<&Span>, default: u64) -> Result<u64, CommandError> {
-    let Some(span) = span else { return Ok(default) };
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| {
-        CommandError::new(&usage::ARGUMENT, "this span has no fixed length")
-            .because(&error)
-            .hint("count in weeks, days or hours: 52w, 30d, 72h")
-    })?;
-    Ok(duration.as_secs().unsigned_abs())
+    span.map_or(Ok(default), |span| fixed_span(*span).map(|span| span.as_secs()))
 }
 
 fn recipients_of(args: &InitArgs, context: &Context) -> Result<Vec<Recipient>, CommandError> {

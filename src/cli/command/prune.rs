@@ -2,17 +2,15 @@
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
-use jiff::{Span, SpanRelativeTo};
+use jiff::Span;
 use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::usage;
 use crate::cli::maintaining::{Keyring, as_reserve, failed, reserve};
-use crate::cli::time::{format_local, format_rfc3339};
+use crate::cli::time::{fixed_span, format_local, format_rfc3339};
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::recipient::Recipient;
 use crate::format::keyfile::MaintainerKeys;
@@ -104,16 +102,7 @@ fn options(args: &PruneArgs) -> Result<PruneOptions, CommandError> {
         Allowance::Bytes(bytes) => MaxUnused::Bytes(bytes),
         Allowance::Unlimited => MaxUnused::Unlimited,
     };
-    let grace = match args.grace {
-        None => Duration::ZERO,
-        Some(span) => span
-            .to_duration(SpanRelativeTo::days_are_24_hours())
-            .ok()
-            .and_then(|duration| Duration::try_from(duration).ok())
-            .ok_or_else(|| {
-                CommandError::new(&usage::ARGUMENT, "--grace takes weeks, days, hours and less")
-            })?,
-    };
+    let grace = args.grace.map(fixed_span).transpose()?.unwrap_or_default();
     Ok(PruneOptions {
         grace,
         repack: Repack::Allowed { max_unused, pack_bytes_max: REPACK_BYTES_MAX },

@@ -17,10 +17,12 @@ use crate::cli::open_repository::open_at;
 use crate::cli::place::open_store;
 use crate::clock::SystemClock;
 use crate::maintenance::check::{CheckKeys, CheckOptions, check};
+use crate::maintenance::finding::Finding;
 use crate::maintenance::repair::{RepairKeys, drop_local_index, repair_segments, unindexed_packs};
 use crate::maintenance::tombs::Maintainer;
 use crate::progress::Progress;
 use crate::repo::history::History;
+use crate::repo::open::Repository;
 use crate::repo::state::StateDir;
 use crate::units::Part;
 
@@ -82,31 +84,33 @@ fn repair_from(args: &RepairArgs, context: &Context) -> Result<Exit, CommandErro
     let store = open_store(&location.place, &location.s3)?;
     let pinned = StateDir::known_at(&states, &store.location())?;
     let copies = open_copies(context, pinned, &args.from)?;
+    let mut healed = fetch_texts(context, &*store, pinned, &copies)?.len();
     let id = copies[0].repository.id;
-    let mut healed = fetch_texts(context, &*store, &copies)?.len();
     let repository = open_at(context, &location.place, &location.s3, Some(id))?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // What only reading the data shows, and no copy helps with: later rounds do not look at it.
+    let mut damaged: Vec<Finding> = Vec::new();
     let mut read_data = args.read_data.then_some(Part::WHOLE);
-    let mut left = Vec::new();
-    for _ in 0..ROUNDS_MAX {
-        let options = CheckOptions { read_data: read_data.take(), threads };
-        let progress = Arc::new(Progress::default());
-        let watch = context.watch(&progress);
-        let report = check(&repository, &SystemClock, CheckKeys::default(), options, &progress);
-        watch.finish();
-        let findings = report.map_err(failed)?.findings;
-        if findings.is_empty() {
-            left = findings;
-            break;
+    let mut rounds = 0;
+    let mut left = loop {
+        let is_reading = read_data.is_some();
+        let findings = find_damage(context, &repository, read_data.take())?;
+        rounds += 1;
+        if findings.is_empty() || rounds > ROUNDS_MAX {
+            break findings;
         }
         let history = History::read(&repository)?;
-        let report = fetch(context, &*store, &history, findings, &copies)?;
-        left = report.left;
-        if report.healed.is_empty() {
-            break;
-        }
+        let report = fetch(context, &repository, &history, findings, &copies)?;
         healed += report.healed.len();
-    }
+        damaged.retain(|one| report.healed.iter().all(|healed| healed.object != one.object));
+        if is_reading {
+            damaged.clone_from(&report.left);
+        }
+        if report.healed.is_empty() {
+            break report.left;
+        }
+    };
+    damaged.retain(|one| left.iter().all(|known| known.object != one.object));
+    left.append(&mut damaged);
     for finding in &left {
         print_finding(context, finding);
     }
@@ -119,6 +123,20 @@ fn repair_from(args: &RepairArgs, context: &Context) -> Result<Exit, CommandErro
     }
     let what = format!("{} objects are whole in no copy that was asked", left.len());
     Err(CommandError::new(&replica::NOT_HEALED, what))
+}
+
+fn find_damage(
+    context: &Context,
+    repository: &Repository,
+    read_data: Option<Part>,
+) -> Result<Vec<Finding>, CommandError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = CheckOptions { read_data, threads };
+    let progress = Arc::new(Progress::default());
+    let watch = context.watch(&progress);
+    let report = check(repository, &SystemClock, CheckKeys::default(), options, &progress);
+    watch.finish();
+    Ok(report.map_err(failed)?.findings)
 }
 
 fn repair_index(args: &RepairIndexArgs, context: &Context) -> Result<Exit, CommandError> {

@@ -19,11 +19,12 @@ earlier state, or somebody wrote to the replica. Nothing was copied, so that the
 
 What to do: `holdfast check` on both. Where the source has lost objects,
 `holdfast repair --from REPLICA` brings them back.";
-    PROMOTED: "HF-REPLICA-004", Refused, "the replica was promoted",
-"It is the primary now, and the repository that was the source is the older one.
+    PROMOTED: "HF-REPLICA-004", Refused, "a replica was promoted",
+"One of the two is the primary now, and the other has not followed it: their logs may have gone
+different ways, so neither is copied to nor healed from the older one.
 
-What to do: use it as the repository (`-r`), and copy from it. `holdfast copy -r NEW --to OLD` makes
-a replica of the old primary; what it had written alone is kept aside there.";
+What to do: use the newer one as the repository (`-r`), and copy from it. `holdfast copy -r NEW --to
+OLD` makes a replica of the old primary; what it had written alone is kept aside there.";
     NOT_REPLICA: "HF-REPLICA-005", Usage, "the place is no replica",
 "Only a replica can be made the primary. This place is the primary already.
 
