@@ -7,8 +7,8 @@
 
 use std::error::Error;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::compress::{CompressError, FrameDecoder};
 use crate::crypto::recipient::Identity;
@@ -135,35 +135,43 @@ impl PackReadError {
     }
 }
 
+/// What one thread has fetched last: the packs that it has open take turns, so that many open packs
+/// take no more memory than one.
+#[derive(Default)]
+struct Fetched {
+    /// Whose bytes they are.
+    reader: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+type FetchBuffer = Arc<Mutex<Fetched>>;
+
 /// An object of a store as a seekable reader, by aligned requests.
 struct ObjectReader {
     store: Arc<dyn Store>,
     name: String,
     size: u64,
     position: u64,
-    buffer: Vec<u8>,
-    buffer_start: u64,
+    /// Tells it from others that share the buffer.
+    id: u64,
+    buffer: FetchBuffer,
     /// Up to where the next reads will go, as far as is known.
     wanted_end: Arc<AtomicU64>,
 }
 
 impl ObjectReader {
-    fn new(store: Arc<dyn Store>, name: String, size: u64) -> Self {
-        let wanted_end = Arc::new(AtomicU64::new(0));
-        Self { store, name, size, position: 0, buffer: Vec::new(), buffer_start: 0, wanted_end }
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
+    fn fill(&self, buffer: &mut Fetched) -> io::Result<()> {
         let quantum = self.store.read_quantum_bytes().max(1);
         let start = self.position - self.position % quantum;
         let ahead = self.wanted_end.load(Relaxed).saturating_sub(start);
         let length = ahead.clamp(REQUEST_BYTES_MIN, REQUEST_BYTES_MAX).next_multiple_of(quantum);
         let length = length.min(self.size - start);
-        self.buffer.resize(length as usize, 0);
-        self.buffer_start = start;
-        let read = self.store.read_at(&self.name, start, &mut self.buffer);
+        buffer.bytes.resize(length as usize, 0);
+        (buffer.reader, buffer.start) = (self.id, start);
+        let read = self.store.read_at(&self.name, start, &mut buffer.bytes);
         read.map_err(|error| {
-            self.buffer.clear();
+            buffer.bytes.clear();
             io::Error::other(error)
         })
     }
@@ -174,11 +182,13 @@ impl Read for ObjectReader {
         if self.position >= self.size || out.is_empty() {
             return Ok(0);
         }
-        let buffered = self.buffer_start..self.buffer_start + self.buffer.len() as u64;
-        if !buffered.contains(&self.position) {
-            self.fill()?;
+        let buffer = self.buffer.clone();
+        let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let fetched = buffer.start..buffer.start + buffer.bytes.len() as u64;
+        if buffer.reader != self.id || !fetched.contains(&self.position) {
+            self.fill(&mut buffer)?;
         }
-        let available = &self.buffer[(self.position - self.buffer_start) as usize..];
+        let available = &buffer.bytes[(self.position - buffer.start) as usize..];
         let length = available.len().min(out.len());
         out[..length].copy_from_slice(&available[..length]);
         self.position += length as u64;
@@ -214,13 +224,18 @@ pub struct FrameReader {
     decoder: FrameDecoder,
     stored: Vec<u8>,
     open: Vec<OpenPack>,
+    buffer: FetchBuffer,
+    /// Packs opened so far.
+    opened: u64,
 }
 
 impl FrameReader {
     /// A reader that has opened nothing yet.
     pub fn new(store: Arc<dyn Store>, identities: Arc<[Identity]>) -> Result<Self, CompressError> {
         let decoder = FrameDecoder::new()?;
-        Ok(Self { store, identities, decoder, stored: Vec::new(), open: Vec::new() })
+        let buffer = FetchBuffer::default();
+        let (stored, open) = (Vec::new(), Vec::new());
+        Ok(Self { store, identities, decoder, stored, open, buffer, opened: 0 })
     }
 
     /// Replaces `raw` by the content of a frame. `last_frame` says up to which frame of the pack
@@ -279,7 +294,17 @@ impl FrameReader {
         if self.open.len() >= OPEN_PACKS_MAX {
             self.open.remove(0);
         }
-        let opened = open_pack(&self.store, &self.identities, pack.name(), pack.entry().size)?;
+        self.opened += 1;
+        let reader = ObjectReader {
+            store: self.store.clone(),
+            name: object_name(pack.name()),
+            size: pack.entry().size,
+            position: 0,
+            id: self.opened,
+            buffer: self.buffer.clone(),
+            wanted_end: Arc::default(),
+        };
+        let opened = open_pack(&self.identities, pack.name(), reader)?;
         Ok(OpenPack { copy, ..opened })
     }
 }
@@ -290,12 +315,10 @@ fn object_offset_max(plain_end: u64) -> u64 {
 }
 
 fn open_pack(
-    store: &Arc<dyn Store>,
     identities: &[Identity],
     name: &ObjectId,
-    size: u64,
+    reader: ObjectReader,
 ) -> Result<OpenPack, PackReadError> {
-    let reader = ObjectReader::new(store.clone(), object_name(name), size);
     let wanted_end = reader.wanted_end.clone();
     let identities: Vec<&Identity> = identities.iter().collect();
     let stream =
@@ -324,7 +347,16 @@ pub fn read_footer(
     name: &ObjectId,
     size: u64,
 ) -> Result<(PackOwner, PackTable), PackReadError> {
-    let mut open = open_pack(store, identities, name, size)?;
+    let reader = ObjectReader {
+        store: store.clone(),
+        name: object_name(name),
+        size,
+        position: 0,
+        id: 1,
+        buffer: FetchBuffer::default(),
+        wanted_end: Arc::default(),
+    };
+    let mut open = open_pack(identities, name, reader)?;
     let failed = |error| PackReadError::of_read(*name, error);
     let plain_bytes = open.stream.seek(SeekFrom::End(0)).map_err(failed)?;
     let too_short = PackReadError::FramesTooLong { pack: *name, plain_bytes };

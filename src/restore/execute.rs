@@ -179,7 +179,7 @@ impl<'a> Director<'a> {
             options,
             jobs,
             chunks: shared.access.reader()?,
-            window: Window::new(WindowBounds::default()),
+            window: Window::new(WindowBounds::FIRST),
             files: Vec::new(),
             running: None,
             names: Names::default(),

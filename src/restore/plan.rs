@@ -28,6 +28,11 @@ impl Default for WindowBounds {
     }
 }
 
+impl WindowBounds {
+    /// Of the first window: the workers wait for it.
+    pub const FIRST: Self = Self { files: 1_000, pieces: 10_000, spanning_files: 50 };
+}
+
 /// Plain bytes of one batch, about.
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
 /// Pieces of one batch: with small files each costs some system calls.
