@@ -9,23 +9,20 @@ use std::time::{Duration, Instant};
 use crate::household::{files_below, noise};
 
 /// A repository of the program's own making, with a folder to back up.
-struct Place {
-    folder: tempfile::TempDir,
-    repository: String,
+pub struct Place {
+    pub folder: tempfile::TempDir,
+    pub repository: String,
 }
 
 impl Place {
-    fn new() -> Self {
+    /// Made by `init` with these options.
+    pub fn new(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let repository = folder.path().join("repository").display().to_string();
-        Self { folder, repository }.made()
+        Self { folder, repository }.made(options)
     }
 
-    fn made(self) -> Self {
-        self.made_with(&[])
-    }
-
-    fn made_with(self, options: &[&str]) -> Self {
+    fn made(self, options: &[&str]) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let secret = self.path("secret");
         std::fs::write(&secret, "correct horse battery staple\n").unwrap();
@@ -35,11 +32,11 @@ impl Place {
         self
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         command
             .env_clear()
@@ -52,7 +49,7 @@ impl Place {
     }
 
     #[track_caller]
-    fn run(&self, arguments: &[&str], exit: i32) -> Output {
+    pub fn run(&self, arguments: &[&str], exit: i32) -> Output {
         let output = self.command(arguments).output().unwrap();
         let text = format!(
             "{arguments:?}\n{}{}",
@@ -63,7 +60,7 @@ impl Place {
         output
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub fn write(&self, name: &str, bytes: &[u8]) {
         std::fs::write(Path::new(&self.path("source")).join(name), bytes).unwrap();
     }
 
@@ -87,7 +84,7 @@ impl Place {
 }
 
 /// A small generator: the same moments at each run of the test.
-fn draw(state: &mut u64, below: u64) -> u64 {
+pub fn draw(state: &mut u64, below: u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) % below
 }
@@ -96,7 +93,7 @@ fn draw(state: &mut u64, below: u64) -> u64 {
 fn a_killed_backup_costs_nothing() {
     let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     let moments = if is_ci { 300 } else { 60 };
-    let place = Place::new();
+    let place = Place::new(&[]);
     let source = place.path("source");
     for file in 0..20 {
         place.write(&format!("file-{file}"), &noise(file, 20_000));
@@ -173,7 +170,7 @@ fn a_full_or_read_only_disk_is_said_and_costs_nothing() {
     let disk = folder.path().join("disk").display().to_string();
     let Some(mounted) = Mounted::tmpfs(&disk, "40m") else { return };
     let place = Place { folder: tempfile::tempdir().unwrap(), repository: format!("{disk}/r") };
-    let place = place.made();
+    let place = place.made(&[]);
     let source = place.path("source");
     place.write("file", &noise(1, 1_000_000));
     place.run(&["backup", &source], 0);
@@ -204,7 +201,7 @@ fn a_full_disk_can_be_pruned() {
     let disk = folder.path().join("disk").display().to_string();
     let Some(_mounted) = Mounted::tmpfs(&disk, "100m") else { return };
     let place = Place { folder: tempfile::tempdir().unwrap(), repository: format!("{disk}/r") };
-    let place = place.made_with(&["--grace", "1s", "--pack-size", "1MiB"]);
+    let place = place.made(&["--grace", "1s", "--pack-size", "1MiB"]);
     let source = place.path("source");
     for seed in 0..3 {
         place.write("file", &noise(seed, 10_000_000));
@@ -233,7 +230,7 @@ fn a_full_disk_can_be_pruned() {
 #[test]
 fn an_unreadable_file_is_missing_and_the_rest_is_saved() {
     use std::os::unix::fs::PermissionsExt as _;
-    let place = Place::new();
+    let place = Place::new(&[]);
     let source = place.path("source");
     place.write("good", b"good");
     place.write("secret", b"nobody may read this");
@@ -262,7 +259,7 @@ fn an_unreadable_file_is_missing_and_the_rest_is_saved() {
 
 #[test]
 fn a_command_that_fails_saves_nothing() {
-    let place = Place::new();
+    let place = Place::new(&[]);
     for bytes in [0, 1, 70_000, 3_000_000] {
         let script = format!("head -c {bytes} /dev/zero; exit 9");
         place.run(&["backup", "--command", "dump", "--", "sh", "-c", &script], 20);

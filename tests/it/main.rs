@@ -32,6 +32,7 @@ mod program;
 mod prune;
 mod replica;
 mod replica_cli;
+mod replica_kill;
 mod roles;
 #[cfg(feature = "s3")]
 mod s3_conformance;
