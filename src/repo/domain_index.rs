@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::crypto::recipient::Identity;
-use crate::format::commit::{Commit, ObjectName};
+use crate::format::commit::{Commit, ObjectName, PutEntry};
 use crate::format::index_segment::IndexSegment;
 use crate::format::limits;
 use crate::id::{ActorId, DomainId, ObjectId};
@@ -16,6 +16,10 @@ use crate::repo::error::RepoError;
 use crate::repo::history::History;
 use crate::repo::objects::open_named;
 use crate::repo::open::Repository;
+use crate::repo::parallel::in_parallel;
+
+/// Sealed bytes of segments that are fetched at once where the way is long.
+const BYTES_AT_ONCE: u64 = 16 * 1024 * 1024;
 
 /// Segments of a domain that could not be entered, and why.
 pub type SegmentFindings = Vec<RepoError>;
@@ -39,12 +43,25 @@ pub fn update(
     let mut records: Vec<_> = records.flat_map(|(_, records)| records).collect();
     // A handle belongs to whom the store saw first: nobody can know it earlier than its owner.
     records.sort_by_key(|record| record.first_seen);
-    for record in records {
-        for name in missing_segments(&record.commit, domain, &known, history) {
-            match read_segment(repository, &record.commit, domain, identity, &name) {
-                Ok(segment) if database.add_segment(&name.id(), &segment.packs)? => {}
+    let missing: Vec<(&Commit, PutEntry)> = records
+        .iter()
+        .flat_map(|record| {
+            let puts = missing_segments(&record.commit, domain, &known, history);
+            puts.into_iter().map(|put| (&record.commit, put))
+        })
+        .collect();
+    let mut rest = &missing[..];
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at(batch_length(rest));
+        rest = later;
+        let read = in_parallel(repository.store.read_slots(), batch, |(commit, put)| {
+            read_segment(repository, commit, domain, identity, &put.name)
+        });
+        for ((_, put), segment) in batch.iter().zip(read) {
+            match segment {
+                Ok(segment) if database.add_segment(&put.name.id(), &segment.packs)? => {}
                 Ok(_) => findings.push(RepoError::Misplaced {
-                    object: name.to_string(),
+                    object: put.name.to_string(),
                     what: "it lists a handle that another segment has for another pack",
                 }),
                 Err(
@@ -66,12 +83,22 @@ fn missing_segments(
     domain: DomainId,
     known: &HashSet<ObjectId>,
     history: &History,
-) -> Vec<ObjectName> {
-    let is_missing = |name: &ObjectName| {
-        matches!(name, ObjectName::Index(of, id) if *of == domain && !known.contains(id))
-            && !history.deleted.contains(name)
+) -> Vec<PutEntry> {
+    let is_missing = |put: &&PutEntry| {
+        matches!(put.name, ObjectName::Index(of, id) if of == domain && !known.contains(&id))
+            && !history.deleted.contains(&put.name)
     };
-    commit.puts.iter().map(|put| put.name).filter(is_missing).collect()
+    commit.puts.iter().filter(is_missing).copied().collect()
+}
+
+/// How many of the segments are fetched together: one, or as many as are short enough.
+fn batch_length(segments: &[(&Commit, PutEntry)]) -> usize {
+    let mut bytes = 0;
+    let fits = |(_, put): &&(&Commit, PutEntry)| {
+        bytes += put.bytes;
+        bytes <= BYTES_AT_ONCE
+    };
+    segments.iter().take_while(fits).count().max(1)
 }
 
 /// Reads one segment and compares it with the commit that names it.
