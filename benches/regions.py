@@ -7,12 +7,13 @@ Needs weed (SeaweedFS), restic and rclone on the path. DELAY_PROXY is the built 
 (cargo build --release --bench delay_proxy): with it, restores run over 50 ms and 100 Mbit/s.
 Prints one line for each figure, and the results as JSON in the end.
 """
-import json, os, resource, shutil, socket, subprocess, sys, time
+import json, os, shutil, socket, statistics, subprocess, sys, time
 
 data, work = map(os.path.abspath, sys.argv[1:3])
 holdfast = os.path.abspath(sys.argv[3]) if len(sys.argv) > 3 else "holdfast"
 proxy = os.path.abspath(sys.argv[4]) if len(sys.argv) > 4 else None
 results, processes = {}, []
+COPIES = 5
 shutil.rmtree(work, ignore_errors=True)
 os.makedirs(work + "/home")
 open(work + "/pw", "w").write("bench\n")
@@ -114,13 +115,23 @@ try:
     run("replica add", hf + ["replica", "add", "west", copy, "-r", repo, "--endpoint",
                              "http://127.0.0.1:%d" % west])
     run("copy", hf + ["copy", "-r", repo, "--to", "west"])
-    run("rclone copy", rclone_argv("copy", "east:bench/east", "west:bench/rclone"))
+    for turn in range(COPIES):
+        place = "s3://bench/west-%d" % turn
+        run("replica add", hf + ["replica", "add", "west-%d" % turn, place, "-r", repo,
+                                 "--endpoint", "http://127.0.0.1:%d" % west])
+        run("copy, turn %d" % turn, hf + ["copy", "-r", repo, "--to", "west-%d" % turn])
+        run("rclone copy, turn %d" % turn,
+            rclone_argv("copy", "east:bench/east", "west:bench/rclone-%d" % turn))
+    for name in ["copy", "rclone copy"]:
+        turns = [results["%s, turn %d" % (name, turn)]["seconds"] for turn in range(COPIES)]
+        print("%-34s %7.2f s  median" % (name, statistics.median(turns)))
+        results[name + ", median"] = statistics.median(turns)
     run("copy, nothing new", hf + ["copy", "-r", repo, "--to", "west"])
     run("check --no-key --read-data", hf + ["check", "-r", copy, "--no-key", "--read-data"])
     part = "latest:" + data
     run("restore, S3", hf + ["restore", "-r", repo, part, "--target", work + "/near"])
     results["restore, S3"]["same"] = same(work + "/near")
-    shutil.rmtree(work + "/near")
+    # Nothing is removed before the end: ext4 takes long to make files after many were deleted.
     if proxy:
         far = 18930
         processes.append(subprocess.Popen([proxy, "127.0.0.1:%d" % far, "127.0.0.1:%d" % west,
@@ -131,13 +142,13 @@ try:
         open(work + "/rclone.conf", "a").write(remote)
         run("rclone copy, 50 ms, 16 transfers",
             rclone_argv("copy", "--transfers", "16", "far:bench/west", work + "/download"))
-        shutil.rmtree(work + "/download")
         run("restore, 50 ms", hf + ["restore", "-r", copy, part, "--target", work + "/far",
                                     "--endpoint", "http://127.0.0.1:%d" % far])
         results["restore, 50 ms"]["same"] = same(work + "/far")
-        shutil.rmtree(work + "/far")
 finally:
     for process in processes:
         process.kill()
         process.wait()
+    for restored in ["near", "far", "download"]:
+        shutil.rmtree(work + "/" + restored, ignore_errors=True)
 print(json.dumps(results, indent=1))
