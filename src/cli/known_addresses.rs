@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::place::Place;
-use crate::repo::error::RepoError;
-use crate::repo::state::write_private;
+use crate::repo::state::{read_json, write_json};
 use crate::store::Store;
 use crate::store::address::S3Address;
 
@@ -59,8 +58,7 @@ pub fn remember(states: &Path, place: &Place, store: &dyn Store) -> Result<(), C
         return Ok(());
     }
     all.insert(address.place(), known);
-    let text = serde_json::to_vec_pretty(&all).expect("writing JSON to memory cannot fail");
-    Ok(write_private(&states.join(FILE), &text)?)
+    Ok(write_json(&states.join(FILE), &all)?)
 }
 
 /// As [`remember`], after what was asked has been done: failing to remember it is no failure of that.
@@ -77,12 +75,5 @@ pub fn remember_or_warn(context: &Context, place: &Place, store: &dyn Store) {
 }
 
 fn read(states: &Path) -> Result<BTreeMap<String, Known>, CommandError> {
-    let path = states.join(FILE);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(source) => return Err(RepoError::State { action: "read", path, source }.into()),
-    };
-    let what = "what this program wrote";
-    serde_json::from_slice(&bytes).map_err(|_| RepoError::StateContent { path, what }.into())
+    Ok(read_json(&states.join(FILE))?.unwrap_or_default())
 }

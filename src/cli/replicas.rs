@@ -10,8 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::replica;
 use crate::cli::place::{Place, S3Args, open_store};
-use crate::repo::error::RepoError;
-use crate::repo::state::write_private;
+use crate::repo::state::{read_json, write_json};
 use crate::store::Store;
 
 const FILE: &str = "replicas.json";
@@ -53,14 +52,7 @@ impl Named {
 /// # Errors
 /// `HF-USE-011`.
 pub fn read(folder: &Path) -> Result<Replicas, CommandError> {
-    let path = folder.join(FILE);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Replicas::new()),
-        Err(source) => return Err(RepoError::State { action: "read", path, source }.into()),
-    };
-    let what = "what this program wrote";
-    serde_json::from_slice(&bytes).map_err(|_| RepoError::StateContent { path, what }.into())
+    Ok(read_json(&folder.join(FILE))?.unwrap_or_default())
 }
 
 /// Replaces the replicas of the repository whose local state is in `folder`.
@@ -68,8 +60,7 @@ pub fn read(folder: &Path) -> Result<Replicas, CommandError> {
 /// # Errors
 /// `HF-USE-011`.
 pub fn write(folder: &Path, replicas: &Replicas) -> Result<(), CommandError> {
-    let text = serde_json::to_vec_pretty(replicas).expect("writing JSON to memory cannot fail");
-    Ok(write_private(&folder.join(FILE), &text)?)
+    Ok(write_json(&folder.join(FILE), replicas)?)
 }
 
 /// The replica of that name; a configured repository, an address or a path will do.

@@ -336,8 +336,7 @@ impl Filesystem for Front {
             is_empty &= is_full;
             if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let listed = list(&self.file_system, &directory, offset, &mut take);
-        match listed {
+        match list(&self.file_system, &directory, offset, &mut take) {
             Err(error) if is_empty => reply.error(errno(error)),
             _ => reply.ok(),
         }
@@ -363,8 +362,7 @@ impl Filesystem for Front {
             is_empty &= is_full;
             if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let listed = list(&self.file_system, &directory, offset, &mut take);
-        match listed {
+        match list(&self.file_system, &directory, offset, &mut take) {
             Err(error) if is_empty => reply.error(errno(error)),
             _ => reply.ok(),
         }

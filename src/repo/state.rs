@@ -330,14 +330,16 @@ fn read_secret(path: &Path) -> Result<Option<SecretString>, RepoError> {
     Ok(Some(text.into()))
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, RepoError> {
+/// Reads a file of the local state that [`write_json`] has written; nothing where there is none.
+pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, RepoError> {
     let Some(bytes) = read(path)? else { return Ok(None) };
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|_| RepoError::StateContent { path: path.into(), what: "what this program wrote" })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RepoError> {
+/// Writes a file of the local state, which only its owner can read.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RepoError> {
     let text = serde_json::to_vec_pretty(value).expect("writing JSON to memory cannot fail");
     write_private(path, &text)
 }

@@ -134,28 +134,13 @@ impl Capabilities {
 
     fn credential_lines(&self) -> Vec<ProbeLine> {
         let policy = "for a host that only saves, see: holdfast writer policy";
-        let mut lines = Vec::new();
-        match self.can_overwrite {
-            Some(false) => {
-                lines.push(line(Verdict::Kept, "these credentials cannot overwrite objects", ""));
-            }
-            Some(true) => {
-                let what = "these credentials can overwrite objects";
-                lines.push(line(Verdict::NotOffered, what, policy));
-            }
-            None => {}
-        }
-        match self.can_delete {
-            Some(false) => {
-                lines.push(line(Verdict::Kept, "these credentials cannot delete objects", ""));
-            }
-            Some(true) => {
-                let what = "these credentials can delete objects";
-                lines.push(line(Verdict::NotOffered, what, policy));
-            }
-            None => {}
-        }
-        lines
+        let abilities = [("overwrite", self.can_overwrite), ("delete", self.can_delete)];
+        let told = abilities.into_iter().filter_map(|(verb, ability)| {
+            let (verdict, can) =
+                if ability? { (Verdict::NotOffered, "can") } else { (Verdict::Kept, "cannot") };
+            Some(line(verdict, &format!("these credentials {can} {verb} objects"), policy))
+        });
+        told.collect()
     }
 
     fn lock_line(&self) -> Option<ProbeLine> {

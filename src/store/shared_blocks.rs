@@ -220,7 +220,9 @@ impl<S: Store> Store for SharedBlocks<S> {
             |(key, block): &(&Key, &Block)| *key.0 == *name && matches!(block, Block::Kept(..));
         let old: Vec<Key> =
             blocks.known.iter().filter(is_kept).map(|(key, _)| key.clone()).collect();
-        old.iter().for_each(|key| blocks.remove(key));
+        for key in &old {
+            blocks.remove(key);
+        }
         Ok(())
     }
 

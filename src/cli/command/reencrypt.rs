@@ -19,10 +19,9 @@ use crate::cli::reading::{FoundSnapshot, Reading, made_at};
 use crate::cli::replicas;
 use crate::clock::SystemClock;
 use crate::progress::Progress;
-use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
 use crate::repo::session::SessionOptions;
-use crate::repo::state::write_private;
+use crate::repo::state::{read_json, write_json};
 use crate::units::format_duration;
 
 const FILE: &str = "reencrypted.json";
@@ -115,17 +114,9 @@ fn save(
 }
 
 fn read(target: &Repository) -> Result<Done, CommandError> {
-    let path = target.state.path().join(FILE);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Done::new()),
-        Err(source) => return Err(RepoError::State { action: "read", path, source }.into()),
-    };
-    let what = "what this program wrote";
-    serde_json::from_slice(&bytes).map_err(|_| RepoError::StateContent { path, what }.into())
+    Ok(read_json(&target.state.path().join(FILE))?.unwrap_or_default())
 }
 
 fn write(target: &Repository, done: &Done) -> Result<(), CommandError> {
-    let text = serde_json::to_vec_pretty(done).expect("writing JSON to memory cannot fail");
-    Ok(write_private(&target.state.path().join(FILE), &text)?)
+    Ok(write_json(&target.state.path().join(FILE), done)?)
 }
