@@ -212,3 +212,19 @@ fn a_damaged_log_here_does_not_hide_what_another_copy_lists() {
     home.run(&["restore", &latest, "--from-any", "--target", &from_west]).ends(0);
     assert_same(&home, "out");
 }
+
+#[test]
+fn a_source_that_was_rolled_back_is_not_copied() {
+    let mut home = home();
+    let west = home.arg("west");
+    let older = copy_of(&home.path("main"));
+    home.write("data/a", "third");
+    home.run(&["backup", "data"]).ends(0);
+    home.run(&["copy", "--to", &west]).ends(0);
+    let before = files_below(&home.path("west"));
+    // By a host that has not seen the newest snapshot, and cannot tell by itself.
+    home.set("XDG_STATE_HOME", &home.arg("other-state"));
+    home.set("HOLDFAST_REPO", &older.path().display().to_string());
+    home.run(&["copy", "--to", &west]).ends(16).warns("…HF-REPLICA-003…");
+    assert!(files_below(&home.path("west")) == before);
+}

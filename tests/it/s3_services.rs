@@ -10,6 +10,7 @@ use holdfast::store::s3::{S3Options, S3Store};
 use holdfast::store::{Put, Store, StoreError};
 
 use crate::fault_proxy::{Fault, FaultProxy, Kind};
+use crate::household::{files_below, noise};
 use crate::program::Program;
 use crate::servers::S3Server;
 
@@ -324,4 +325,34 @@ fn what_a_snapshot_needs_is_locked_and_a_prune_waits_for_it() {
     home.run(&["init"]).ends(0);
     home.run(&["backup", "data", "--lock-for", "2d"]).ends(1).warns("…HF-STORE-009…");
     home.run(&["restore", "latest", "--target", &home.arg("out")]).ends(0);
+}
+
+#[test]
+fn a_full_bucket_is_said_and_costs_nothing() {
+    let Some(server) = S3Server::garage() else { return };
+    let (program, _) = program(&server);
+    let place = format!("s3://{}/full", server.bucket);
+    let call = |words: &[&str]| {
+        let address = ["-r", &place, "--endpoint", &server.endpoint, "--region", "us-east-1"];
+        program.run(&[words, &address].concat())
+    };
+    program.write("data/small", "that fits");
+    call(&["init"]).ends(0);
+    call(&["backup", "data"]).ends(0);
+    let quota = |bytes: &str| {
+        let words = ["bucket", "set-quotas", "--max-size", bytes, "--max-objects", "none"];
+        server.garage_says(&[&words[..], &[&server.bucket]].concat()).unwrap();
+    };
+    quota("2MiB");
+    let large = program.path("data/large");
+    fs::write(&large, noise(5, 20_000_000)).unwrap();
+    call(&["backup", "data"]).ends(7).warns("…quota is reached…");
+    call(&["check", "--read-data"]).ends(0);
+    let listed = call(&["snapshots", "--json"]).ends(0);
+    assert_eq!(listed.events().iter().filter(|event| event["id"].is_string()).count(), 1);
+    quota("none");
+    call(&["backup", "data"]).ends(0);
+    let latest = format!("latest:{}", program.arg("data"));
+    call(&["restore", &latest, "--target", &program.arg("out")]).ends(0);
+    assert!(files_below(&program.path("out")) == files_below(&program.path("data")));
 }

@@ -104,6 +104,13 @@ fn is_open(port: u16) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
 }
 
+fn call_garage(folder: &Path, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(find_program("garage")?);
+    let output = command.args(["-c", "garage.toml"]).args(arguments).current_dir(folder).output();
+    let output = output.unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 impl S3Server {
     /// `SeaweedFS`: keeps conditions, versions and locks.
     pub fn seaweed() -> Self {
@@ -169,15 +176,7 @@ impl S3Server {
         fs::write(folder.path().join("garage.toml"), config).unwrap();
         let arguments = ["-c", "garage.toml", "server"].map(str::to_owned);
         let process = Process::start(&program, &arguments, folder.path());
-        let call = |arguments: &[&str]| -> Option<String> {
-            let output = Command::new(&program)
-                .args(["-c", "garage.toml"])
-                .args(arguments)
-                .current_dir(folder.path())
-                .output()
-                .unwrap();
-            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-        };
+        let call = |arguments: &[&str]| call_garage(folder.path(), arguments);
         wait_for("garage", folder.path(), || is_open(port) && call(&["status"]).is_some());
         let node = call(&["node", "id", "-q"]).unwrap();
         let node = node.trim().split('@').next().unwrap();
@@ -191,6 +190,11 @@ impl S3Server {
             .unwrap();
         let endpoint = format!("http://127.0.0.1:{port}");
         Some(Self::of(endpoint, Some(process), folder, (&keys.0, &keys.1)))
+    }
+
+    /// What the program of Garage says to these words.
+    pub fn garage_says(&self, arguments: &[&str]) -> Option<String> {
+        call_garage(self.folder.path(), arguments)
     }
 
     /// `s3s-fs` in this process: keeps conditions one after another, but not at once.

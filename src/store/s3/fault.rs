@@ -124,7 +124,9 @@ impl Fault {
     fn of_answer(answer: &HttpResponse, code: Option<&str>, message: Option<&str>) -> Self {
         let status = answer.status().as_u16();
         let code = code.unwrap_or_default();
-        let kind = kind_of(status, code);
+        // Garage has no code of its own for a full bucket.
+        let is_full = message.is_some_and(|message| message.contains("quota is reached"));
+        let kind = if is_full { FaultKind::Full } else { kind_of(status, code) };
         let words = match kind {
             FaultKind::Skewed => skew_words(answer),
             FaultKind::Expired => {
