@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::place::Place;
-use crate::repo::state::{read_json, write_json};
+use crate::repo::state::{make_private_dir, read_json, write_json};
 use crate::store::Store;
 use crate::store::address::S3Address;
 
@@ -58,6 +58,7 @@ pub fn remember(states: &Path, place: &Place, store: &dyn Store) -> Result<(), C
         return Ok(());
     }
     all.insert(address.place(), known);
+    make_private_dir(states)?;
     Ok(write_json(&states.join(FILE), &all)?)
 }
 

@@ -58,6 +58,19 @@ impl Place {
         }
     }
 
+    /// How the local state calls it, whether it is there or not.
+    #[must_use]
+    pub fn remembered(&self, s3: &S3Args) -> String {
+        match open_store(self, s3) {
+            Ok(store) => store.location(),
+            // A folder that is gone has no real path any more: it is known by the one that it had.
+            Err(_) => match self.folder().map(std::path::absolute) {
+                Some(Ok(path)) => path.display().to_string(),
+                _ => self.to_string(),
+            },
+        }
+    }
+
     /// The folder, where it is one.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {

@@ -1,22 +1,23 @@
 //! Opening a repository for reading back: keys, index, snapshots.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::restore;
+use crate::cli::explain::{repository as explain_repository, restore};
 use crate::cli::maintaining::short;
 use crate::cli::open_repository::{open, open_at, unlock};
-use crate::cli::place::{Place, open_store};
+use crate::cli::place::open_store;
 use crate::cli::replicas;
 use crate::cli::selector::{Candidate, Selector, SelectorError, Which};
 use crate::cli::time::format_local;
 use crate::format::commit::ObjectName;
 use crate::format::limits;
 use crate::format::snapshot::Snapshot;
-use crate::id::DomainId;
+use crate::id::{DomainId, ObjectId};
 use crate::progress::Progress;
 use crate::repo::error::RepoError;
 use crate::repo::history::{History, SnapshotRecord};
@@ -55,17 +56,15 @@ impl Reading {
         Self::of(context, repository, history)
     }
 
-    /// As [`Self::open`] of the first copy whose logs are sound: the repository, then its replicas.
-    /// One before it whose logs are damaged is preferred where it has a newer snapshot. What the copy
-    /// does not give whole is taken from the others.
+    /// As [`Self::open`] of the repository where its logs are sound, else of the copy that has the
+    /// newest snapshot. What that one does not give whole is taken from the others.
     ///
     /// # Errors
     /// No copy can be opened: what keeps the repository itself from it.
     pub fn open_any(context: &Context) -> Result<(Self, Arc<FallbackStore>), CommandError> {
         let location = context.location()?;
         let states = context.state_dir()?;
-        let own = open_store(&location.place, &location.s3);
-        let place = own.as_ref().map_or_else(|_| place_text(&location.place), Store::location);
+        let place = location.place.remembered(&location.s3);
         let mut copies = vec![("the repository".to_owned(), location.place, location.s3)];
         let known = StateDir::known_at(&states, &place)?;
         if let Some(id) = known {
@@ -82,7 +81,7 @@ impl Reading {
                 Ok((history, repository)) => {
                     let is_sound = history.findings.is_empty();
                     opened.push((index, repository, history));
-                    if is_sound {
+                    if is_sound && index == 0 {
                         break;
                     }
                 }
@@ -95,11 +94,21 @@ impl Reading {
         }
         let best = opened.into_iter().max_by_key(|(index, _, history)| {
             let newest = history.live().map(|record| record.time).max();
-            (newest, history.findings.is_empty(), std::cmp::Reverse(*index))
+            let commits: usize = history.logs.values().map(Vec::len).sum();
+            (newest, commits, history.findings.is_empty(), std::cmp::Reverse(*index))
         });
         let Some((chosen, mut repository, history)) = best else {
             return Err(failure.expect("the repository itself is among the copies"));
         };
+        if let Some(id) = known {
+            let seen = StateDir::open(&states, id)?.witness()?;
+            let behind = commits_behind(&history, &seen.logs);
+            if behind > 0 {
+                let name = &copies[chosen].0;
+                let what = format!("{name} lacks {behind} commits that this host has seen");
+                context.output.warning(&format!("{what}: there may be newer snapshots"));
+            }
+        }
         let first = (copies[chosen].0.clone(), Arc::clone(&repository.store));
         let rest = copies.iter().enumerate().filter(|(other, _)| *other != chosen);
         let rest = rest
@@ -151,10 +160,11 @@ impl Reading {
 
     /// The snapshot that a selector means; only what choosing it takes is opened.
     ///
-    /// One that cannot be read is a warning and is passed over, unless its id names it.
+    /// One that cannot be read is a warning; an older one is not taken in its stead.
     ///
     /// # Errors
-    /// `HF-REPO-005`, `-006`; for an id, what keeps that snapshot from being read.
+    /// `HF-REPO-005`, `-006`; what keeps a snapshot from being read that has this id, or is newer than
+    /// the one that would be taken.
     pub fn select(
         &self,
         context: &Context,
@@ -164,10 +174,12 @@ impl Reading {
         records.sort_by_key(|record| (record.time, record.seq, record.name));
         match &selector.which {
             Which::Latest => {
-                let newest_first = records.iter().rev().copied();
-                let mut readable = newest_first.filter_map(|record| self.readable(context, record));
-                let missing = || selector.not_found(records.len());
-                Ok(readable.nth(selector.back).ok_or_else(missing)?)
+                let newest_first = records.iter().rev();
+                let record = newest_first.copied().nth(selector.back);
+                let record = record.ok_or_else(|| selector.not_found(records.len()))?;
+                let before = records.iter().rev().take(selector.back);
+                self.require_readable(before.copied().chain([record]))?;
+                Ok((record, self.snapshot(record)?))
             }
             Which::Id(_) => {
                 let ids: Vec<String> = records.iter().map(|r| r.name.id.to_string()).collect();
@@ -181,10 +193,39 @@ impl Reading {
             }
             Which::Source(_) | Which::Until(_) => {
                 let mut found = self.all(context);
+                let readable: HashSet<_> = found.iter().map(|(record, _)| record.name).collect();
                 let index = resolve(selector, &found)?;
+                let newer = (found[index].0.time, found[index].0.seq);
+                let unread = records.iter().copied().filter(|record| {
+                    !readable.contains(&record.name) && (record.time, record.seq) >= newer
+                });
+                let is_meant = |record: &&SnapshotRecord| match selector.which {
+                    Which::Until(until) => record.time <= until,
+                    _ => true,
+                };
+                self.require_readable(unread.filter(is_meant))?;
                 Ok(found.swap_remove(index))
             }
         }
+    }
+
+    /// Refuses to go on without a snapshot that may be the one that is meant.
+    fn require_readable<'a>(
+        &self,
+        records: impl Iterator<Item = &'a SnapshotRecord>,
+    ) -> Result<(), CommandError> {
+        for record in records {
+            if let Err(error) = self.snapshot(record) {
+                let id = short(&record.name.id);
+                let what =
+                    format!("snapshot {id} cannot be read, and may be the one that is meant");
+                return Err(CommandError::classify(&error, &explain_repository::SNAPSHOT_MISSING)
+                    .because_text(&what)
+                    .hint("--from-any takes it from a replica; holdfast repair --from fetches it")
+                    .hint("holdfast snapshots lists the others: name one by its id"));
+            }
+        }
+        Ok(())
     }
 
     /// All live snapshots that can be read, in the order of their times.
@@ -235,12 +276,14 @@ impl Reading {
     }
 }
 
-/// A folder that is gone has no real path any more: what is known is known by the one it had.
-fn place_text(place: &Place) -> String {
-    match place.folder().map(std::path::absolute) {
-        Some(Ok(path)) => path.display().to_string(),
-        _ => place.to_string(),
-    }
+/// How many of the commits that were seen a history has not.
+#[must_use]
+pub fn commits_behind(history: &History, seen: &BTreeMap<String, (u64, ObjectId)>) -> u64 {
+    let behind = seen.iter().filter_map(|(actor, (seq, _))| {
+        let head = history.head(actor.parse().ok()?).map_or(0, |(seq, _)| seq);
+        Some(seq.saturating_sub(head))
+    });
+    behind.sum()
 }
 
 fn resolve(selector: &Selector, found: &[FoundSnapshot<'_>]) -> Result<usize, SelectorError> {

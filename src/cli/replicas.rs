@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::replica;
+use crate::cli::open_repository::open_without_options;
 use crate::cli::place::{Place, S3Args, open_store};
-use crate::repo::state::{read_json, write_json};
+use crate::repo::state::{StateDir, read_json, write_json};
 use crate::store::Store;
 
 const FILE: &str = "replicas.json";
@@ -86,6 +87,20 @@ pub fn find(context: &Context, folder: &Path, name: &str) -> Result<Named, Comma
     Err(CommandError::new(&replica::UNKNOWN, what)
         .hint("holdfast replica list")
         .hint(format!("holdfast replica add {name} s3://BUCKET/PREFIX")))
+}
+
+/// The folder of the local state of the repository that is named, without asking the repository
+/// where this host has seen it before: it may have burned down.
+///
+/// # Errors
+/// What keeps an unknown repository from being opened.
+pub fn folder(context: &Context) -> Result<std::path::PathBuf, CommandError> {
+    let location = context.location_without_options()?;
+    let states = context.state_dir()?;
+    match StateDir::known_at(&states, &location.place.remembered(&location.s3))? {
+        Some(id) => Ok(StateDir::open(&states, id)?.path().to_owned()),
+        None => Ok(open_without_options(context)?.state.path().to_owned()),
+    }
 }
 
 /// All replicas that this host remembers, in the order of their names.

@@ -258,6 +258,16 @@ fn check_fixed_files(
         let what = "no key file is there: nobody can open the repository";
         findings.push(Finding::new("keys/", Problem::Missing, what));
     }
+    let roster = &checking.repository.roster;
+    let epoch = roster.active_epoch().number;
+    for domain in &roster.domains {
+        for start in [format!("keys/domain-{domain}-"), format!("keys/epoch-{epoch}-{domain}-")] {
+            if !checking.stored.keys().any(|name| name.starts_with(&start)) {
+                let what = "no key file of this domain is there";
+                findings.push(Finding::new(start, Problem::Missing, what));
+            }
+        }
+    }
     for recovery in &checking.repository.roster.recovery {
         let object = format!("recovery/{}", recovery.name.as_str());
         match store.get(&object, limits::SIGNED_TEXT_BYTES_MAX) {
@@ -282,14 +292,27 @@ fn check_fixed_files(
         match store.get(name, limits::SIGNED_TEXT_BYTES_MAX) {
             Ok(bytes) if object_id(&bytes).to_string().starts_with(digits) => {}
             Ok(_) => findings.push(wrong_name(name)),
-            Err(error @ StoreError::WrongSize { .. }) => {
-                findings.push(Finding::new(name, Problem::WrongSize, error.to_string()));
-            }
             Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => findings.push(unread(name, error)?),
         }
     }
     Ok(())
+}
+
+/// What a failed read says of the object itself; a failure of the store stays one.
+///
+/// # Errors
+/// The store's failure.
+pub fn unread(object: &str, error: StoreError) -> Result<Finding, StoreError> {
+    let problem = match &error {
+        StoreError::NotFound { .. } => {
+            return Ok(Finding::new(object, Problem::Missing, "it is gone"));
+        }
+        StoreError::WrongSize { .. } => Problem::WrongSize,
+        error if error.is_unreadable() => Problem::Unreadable,
+        _ => return Err(error),
+    };
+    Ok(Finding::new(object, problem, words(&error)))
 }
 
 /// The finding of an object whose bytes are others.
@@ -384,7 +407,7 @@ fn check_name(checking: &Checking<'_>, put: &PutEntry) -> Result<Option<Finding>
         Ok(bytes) if object_id(&bytes) == put.name.id() => Ok(None),
         Ok(_) => Ok(Some(wrong_name(&object))),
         Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => unread(&object, error).map(Some),
     }
 }
 

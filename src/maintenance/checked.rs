@@ -3,7 +3,7 @@
 //! It is a record of this host only. Losing it means that packs count as never read.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, params};
@@ -34,9 +34,8 @@ pub struct Coverage {
 }
 
 impl CheckedPacks {
-    /// Opens `checked.sqlite` in the folder of the state, making it where it is missing.
-    pub fn open(state: &Path) -> Result<Self, MaintenanceError> {
-        let path = state.join("checked.sqlite");
+    /// Opens the file, making it where it is missing.
+    pub fn open(path: PathBuf) -> Result<Self, MaintenanceError> {
         let open = || {
             let connection = Connection::open(&path)?;
             connection.busy_timeout(Duration::from_secs(30))?;
@@ -121,10 +120,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let day = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n * 86_400);
         let packs = [1, 2, 3].map(|n| ObjectId([n; 32]));
-        let mut checked = CheckedPacks::open(folder.path()).unwrap();
+        let mut checked = CheckedPacks::open(folder.path().join("checked.sqlite")).unwrap();
         checked.record(&packs[..2], day(100)).unwrap();
         drop(checked);
-        let mut checked = CheckedPacks::open(folder.path()).unwrap();
+        let mut checked = CheckedPacks::open(folder.path().join("checked.sqlite")).unwrap();
         checked.record(&packs[1..2], day(139)).unwrap();
         let known = checked.last_read().unwrap();
         assert_eq!(known.len(), 2);

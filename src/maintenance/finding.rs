@@ -37,7 +37,7 @@ impl Problem {
         match self {
             Self::Log => "fetch the object from a replica; until then nothing is written",
             Self::Missing | Self::WrongSize | Self::WrongName | Self::Content => {
-                "look at the disk, fetch the object from a replica, or back up the source again"
+                "look at the disk, and fetch the object from a replica; or move it away, and back up again"
             }
             Self::Unreadable | Self::Reference => {
                 "fetch the object from a replica, or forget the snapshots concerned"

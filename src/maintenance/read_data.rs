@@ -11,7 +11,7 @@ use crate::crypto::ids::object_id;
 use crate::format::commit::ObjectName;
 use crate::format::limits;
 use crate::id::{DomainId, ObjectId};
-use crate::maintenance::check::{CheckOptions, CheckReport, Checking, wrong_name};
+use crate::maintenance::check::{CheckOptions, CheckReport, Checking, unread, wrong_name};
 use crate::maintenance::checked::{CheckedPacks, coverage};
 use crate::maintenance::error::MaintenanceError;
 use crate::maintenance::finding::{Finding, Problem};
@@ -21,7 +21,6 @@ use crate::progress::Progress;
 use crate::repo::pack_reader::PackReadError;
 use crate::repo::pack_scan::{PackScanner, ScannedPack};
 use crate::repo::read_access::ReadAccess;
-use crate::store::StoreError;
 use crate::units::Part;
 
 /// Packs after which what was read is noted down.
@@ -35,7 +34,7 @@ pub fn read(
     options: CheckOptions,
     report: &mut CheckReport,
 ) -> Result<(), MaintenanceError> {
-    let mut checked = CheckedPacks::open(checking.repository.state.path())?;
+    let mut checked = CheckedPacks::open(checking.repository.state.checked_path())?;
     let mut last_read = checked.last_read()?;
     let packs = packs(checking);
     if let Some(part) = options.read_data {
@@ -153,13 +152,7 @@ impl Reading<'_> {
         match scanner.scan(pack, |domain: &DomainId| access.keys_of(domain)) {
             Ok(scanned) => Ok(self.compare_index(access, &object, &scanned)),
             Err(PackReadError::NoDomainKeys { .. }) => self.compare_name(pack),
-            Err(PackReadError::Store { source: StoreError::NotFound { .. }, .. }) => {
-                Ok(Some(Finding::new(object, Problem::Missing, "it is gone")))
-            }
-            Err(PackReadError::Store { source: source @ StoreError::WrongSize { .. }, .. }) => {
-                Ok(Some(Finding::new(object, Problem::WrongSize, source.to_string())))
-            }
-            Err(PackReadError::Store { source, .. }) => Err(source.into()),
+            Err(PackReadError::Store { source, .. }) => Ok(Some(unread(&object, source)?)),
             Err(PackReadError::WrongName { .. }) => Ok(Some(wrong_name(&object))),
             Err(error) => Ok(Some(Finding::new(object, Problem::Content, words(&error)))),
         }
@@ -192,13 +185,7 @@ impl Reading<'_> {
         match self.checking.repository.store.get(&object, limits::PACK_BYTES_MAX) {
             Ok(bytes) if object_id(&bytes) == *pack => Ok(None),
             Ok(_) => Ok(Some(wrong_name(&object))),
-            Err(StoreError::NotFound { .. }) => {
-                Ok(Some(Finding::new(object, Problem::Missing, "it is gone")))
-            }
-            Err(error @ StoreError::WrongSize { .. }) => {
-                Ok(Some(Finding::new(object, Problem::WrongSize, error.to_string())))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => Ok(Some(unread(&object, error)?)),
         }
     }
 }

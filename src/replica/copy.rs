@@ -106,11 +106,16 @@ pub fn copy(
         progress,
         report,
     };
+    copying.find_rollback()?;
+    copying.find_damaged_texts()?;
     copying.texts()?;
     copying.objects()?;
     copying.delete()?;
     if !options.dry_run && !copying.target.stored.contains_key("FORMAT") {
         copying.put_text("FORMAT", format!("holdfast 1 {}\n", source.id).as_bytes())?;
+    }
+    if !options.dry_run && copying.report.findings.is_empty() {
+        copying.remember()?;
     }
     Ok(copying.report)
 }
@@ -202,6 +207,61 @@ impl Copying<'_> {
         self.report.snapshots = work.snapshots;
         self.report.findings.append(&mut work.findings);
         done
+    }
+
+    /// What this host has copied there before, and is not there any more: the replica was set back.
+    fn find_rollback(&mut self) -> Result<(), ReplicaError> {
+        let state = self.source.state.clone().of_replica(&self.target.place);
+        let witness = state.witness()?;
+        let generation = self.source.roster.generation.number;
+        if !self.target.stored.contains_key("FORMAT") || witness.generation != generation {
+            return Ok(());
+        }
+        for (actor, (seq, _)) in &witness.logs {
+            let Ok(actor) = actor.parse() else { continue };
+            let name = Commit::object_name(actor, *seq);
+            if !self.target.stored.contains_key(&name) {
+                let what = "it was copied there before, and is gone: the replica was set back";
+                self.report.findings.push(Finding::new(name, Problem::Missing, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Texts that have another length there: what is stored is not asked for, but a length is free.
+    fn find_damaged_texts(&mut self) -> Result<(), ReplicaError> {
+        let mut found = Vec::new();
+        for folder in ["roster/", "keys/", "recovery/", "log/", "tomb/"] {
+            let list = self.source.store.list(folder, &mut |entry| {
+                let there = self.target.stored.get(&entry.name);
+                if let Some(there) = there.filter(|there| there.size != entry.size) {
+                    let (name, place) = (entry.name, &self.target.place);
+                    let what = format!(
+                        "at {place} it has {} bytes, in the source {}",
+                        there.size, entry.size
+                    );
+                    found.push(Finding::new(name, Problem::WrongSize, what));
+                }
+            });
+            list.map_err(self.source_failed())?;
+        }
+        found.retain(|finding| !self.target.in_the_way.contains(&finding.object));
+        self.report.findings.append(&mut found);
+        Ok(())
+    }
+
+    /// What is at the target now: whoever reads it on this host notices when it is set back.
+    fn remember(&self) -> Result<(), ReplicaError> {
+        let state = self.source.state.clone().of_replica(&self.target.place);
+        state.see(|witness| {
+            witness.see_roster(&self.source.roster, self.source.roster_hash);
+            for (actor, records) in &self.history.logs {
+                if let Some(last) = records.last() {
+                    witness.logs.insert(actor.to_string(), (last.commit.seq, last.hash));
+                }
+            }
+        })?;
+        Ok(())
     }
 
     /// Whether the tombstones that the target has by now say that the object is to be deleted.
@@ -350,11 +410,13 @@ impl Copying<'_> {
     fn delete(&mut self) -> Result<(), ReplicaError> {
         let Some(after) = self.options.delete_after else { return Ok(()) };
         let tombs = self.target.stored.values().filter(|entry| entry.name.starts_with("tomb/"));
-        let is_due = |entry: &&Entry| {
-            self.now.duration_since(entry.first_seen).is_ok_and(|age| age >= after)
-        };
+        let is_due =
+            |entry: &Entry| self.now.duration_since(entry.first_seen).is_ok_and(|age| age >= after);
+        let mut tombs: Vec<&Entry> = tombs.collect();
+        tombs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut intended: HashSet<ObjectName> = HashSet::new();
         let mut doomed: HashSet<ObjectName> = HashSet::new();
-        for entry in tombs.filter(is_due) {
+        for entry in tombs {
             let bytes = self.get(&entry.name)?;
             let text = crate::format::signed_text::SignedText::split(&bytes);
             let maintainer = text.ok().and_then(|text| Tombstone::claimed_maintainer(&text));
@@ -363,16 +425,32 @@ impl Copying<'_> {
             let Ok(tomb) = Tombstone::open(&bytes, &maintainer.key, self.source.id) else {
                 continue;
             };
-            doomed.extend(tomb.declarations.iter().filter_map(|declaration| match declaration {
-                Declaration::Done(name) => Some(*name),
-                _ => None,
-            }));
+            for declaration in &tomb.declarations {
+                match declaration {
+                    Declaration::Intent(name) => drop(intended.insert(*name)),
+                    Declaration::Withdraw(name) => drop(intended.remove(name)),
+                    // Nothing is deleted that nobody had announced.
+                    Declaration::Done(name) if is_due(entry) && intended.contains(name) => {
+                        doomed.insert(*name);
+                    }
+                    _ => {}
+                }
+            }
         }
         // Only what the whole history of the source says is gone: a later text may have outweighed it.
         doomed.retain(|name| self.history.deleted.contains(name));
         for name in doomed {
             let object = name.to_string();
             let Some(entry) = self.target.stored.get(&object) else { continue };
+            match self.source.store.stat(&object) {
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(self.source_failed()(error)),
+                Ok(_) => {
+                    let what = "a tombstone says that it was deleted, and the source has it";
+                    self.report.findings.push(Finding::new(object, Problem::Log, what));
+                    continue;
+                }
+            }
             if !self.options.dry_run {
                 self.target.store.delete(&object).map_err(at(&self.target.place))?;
             }

@@ -86,6 +86,12 @@ pub enum ReplicaError {
         /// The place.
         place: String,
     },
+    /// The target is the primary of its generation.
+    #[error("{place} is the primary, and the source a copy of it")]
+    IsPrimary {
+        /// The target.
+        place: String,
+    },
     /// Only a replica can be promoted.
     #[error("{place} is no replica")]
     NotReplica {

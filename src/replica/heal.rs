@@ -167,6 +167,11 @@ fn replace(store: &dyn Store, object: &str, bytes: Vec<u8>) -> Result<Option<boo
         Ok(found) if found == bytes => return Ok(None),
         Ok(found) => Some(found),
         Err(StoreError::NotFound { .. }) => None,
+        // Bytes that cannot be read cannot be kept.
+        Err(error) if error.is_unreadable() => {
+            store.delete(object).map_err(&failed)?;
+            None
+        }
         // Too long to be kept: only its beginning is of any use to whoever looks at the damage.
         Err(StoreError::WrongSize { .. }) => {
             let mut start = vec![0; limits::PACK_BYTES_MAX as usize];

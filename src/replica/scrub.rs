@@ -7,8 +7,8 @@ use std::sync::PoisonError;
 use crate::crypto::ids::object_id;
 use crate::format::commit::ObjectName;
 use crate::format::limits;
-use crate::maintenance::check::wrong_name;
-use crate::maintenance::finding::{Finding, Problem};
+use crate::maintenance::check::{unread, wrong_name};
+use crate::maintenance::finding::Finding;
 use crate::maintenance::prune_plan::Amount;
 use crate::progress::Progress;
 use crate::replica::error::{ReplicaError, at};
@@ -101,11 +101,8 @@ fn look_at(store: &dyn Store, entry: &Entry) -> Result<Option<Finding>, StoreErr
     match store.get(&entry.name, limits::REFS_BYTES_MAX * 2) {
         Ok(bytes) if object_id(&bytes).to_string().starts_with(digits) => Ok(None),
         Ok(_) => Ok(Some(wrong_name(&entry.name))),
-        Err(error @ StoreError::WrongSize { .. }) => {
-            Ok(Some(Finding::new(&entry.name, Problem::WrongSize, error.to_string())))
-        }
         // Deleted since the listing.
         Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => unread(&entry.name, error).map(Some),
     }
 }

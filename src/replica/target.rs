@@ -10,7 +10,7 @@ use crate::format::tombstone::Tombstone;
 use crate::id::{ActorId, ObjectId, RepositoryId};
 use crate::replica::error::{ReplicaError, at};
 use crate::repo::history::History;
-use crate::repo::open::Repository;
+use crate::repo::open::{Repository, replica_mark};
 use crate::store::{Entry, Store, StoreError};
 
 /// The target of a copy.
@@ -42,6 +42,7 @@ impl<'a> Target<'a> {
         let mut this = Self { store, place, stored, in_the_way: Vec::new() };
         this.check_identity(source)?;
         let older = this.check_rosters(source)?;
+        this.check_mark(source, older)?;
         this.check_logs(source, history, older)?;
         this.check_tombs(source, history, older)?;
         Ok(this)
@@ -76,6 +77,18 @@ impl<'a> Target<'a> {
 
     fn diverged(&self, object: String) -> ReplicaError {
         ReplicaError::Diverged { place: self.place.clone(), object }
+    }
+
+    /// The primary does not become a replica of its copy.
+    fn check_mark(&self, source: &Repository, is_older: bool) -> Result<(), ReplicaError> {
+        let generation = source.roster.generation.number;
+        let is_whole = self.stored.contains_key("FORMAT");
+        let is_marked = self.stored.contains_key(&replica_mark(generation));
+        let is_primary = is_whole && !is_marked && !is_older;
+        if is_primary && (source.is_replica || source.state.was_primary(&self.place, generation)?) {
+            return Err(ReplicaError::IsPrimary { place: self.place.clone() });
+        }
+        Ok(())
     }
 
     /// Whether the target is of an earlier generation than the source.

@@ -106,6 +106,7 @@ fn move_object(source: &dyn Store, target: &dyn Store, job: &Job) -> Moved {
         Ok(bytes) => bytes,
         Err(StoreError::NotFound { .. }) => return Moved::Missing,
         Err(StoreError::WrongSize { .. }) => return Moved::Damaged("it is too long"),
+        Err(error) if error.is_unreadable() => return Moved::Damaged("it cannot be read"),
         Err(error) => return Moved::SourceFailed(error),
     };
     if object_id(&bytes) != job.name.id() {

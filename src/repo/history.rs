@@ -200,7 +200,14 @@ impl History {
             if gaps > GAPS_MAX {
                 break;
             }
-            let bytes = text?;
+            let bytes = match text {
+                Err(error) if error.is_unreadable() => {
+                    self.findings.push(RepoError::Rollback { what: unreadable(&object, &error) });
+                    (prev, next, gaps) = (None, seq.saturating_add(1), gaps + 1);
+                    continue;
+                }
+                text => text?,
+            };
             let hash = object_id(&bytes);
             match check_commit(repository, actor, *seq, prev, &bytes) {
                 Ok(Some(commit)) => {
@@ -310,7 +317,14 @@ impl History {
         let mut next = 1;
         let entries: Vec<(u64, Entry)> = (1..).zip(entries).collect();
         for ((_, entry), text) in with_texts(repository, &entries) {
-            let bytes = text?;
+            let bytes = match text {
+                Err(error) if error.is_unreadable() => {
+                    let what = unreadable(&entry.name, &error);
+                    self.findings.push(RepoError::Rollback { what });
+                    return Ok(());
+                }
+                text => text?,
+            };
             match check_tomb(repository, next, prev, &entry.name, &bytes) {
                 Ok(tomb) if !repository.roster.generation.has_tomb(tomb.seq, tomb.roster.seq) => {
                     break;
@@ -365,6 +379,9 @@ impl History {
                     self.intents.remove(name);
                     self.announced.remove(name);
                 }
+                // What nobody had announced is not gone because somebody says so.
+                Declaration::Done(name)
+                    if !self.intents.contains_key(name) && !self.deleted.contains(name) => {}
                 Declaration::Done(name) => {
                     self.intents.remove(name);
                     self.deleted.insert(*name);
@@ -388,6 +405,11 @@ impl History {
             record.is_deleted = true;
         }
     }
+}
+
+fn unreadable(object: &str, error: &StoreError) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    format!("{object} cannot be read: {cause}")
 }
 
 /// The entries with their texts, of which a few are fetched ahead.

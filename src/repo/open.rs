@@ -111,11 +111,7 @@ impl Repository {
 
     /// Changes the witness under its lock.
     pub fn see(&self, change: impl FnOnce(&mut Witness)) -> Result<(), RepoError> {
-        let _lock = self.state.lock("witness.lock")?;
-        let before = self.state.witness()?;
-        let mut after = before.clone();
-        change(&mut after);
-        if after == before { Ok(()) } else { self.state.set_witness(&after) }
+        self.state.see(change)
     }
 }
 

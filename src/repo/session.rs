@@ -306,17 +306,43 @@ impl WriteSession {
         };
         let signed = commit.encode_and_sign(&self.keys.key).map_err(RepoError::Sign)?;
         let object = Commit::object_name(self.keys.id, seq);
-        // After a lost answer the commit that is there already is this very one.
-        let is_taken = self.repository.store.put(&object, &signed)? == Put::Exists
-            && self.repository.store.get(&object, limits::SIGNED_TEXT_BYTES_MAX)? != signed;
-        if is_taken {
-            return Err(RepoError::DuplicateWriter { object, writer: self.keys.id });
+        let store = &*self.repository.store;
+        if store.put(&object, &signed)? == Put::Exists {
+            // After a lost answer the commit that is there already is this very one.
+            let found = store.get(&object, limits::SIGNED_TEXT_BYTES_MAX)?;
+            if found != signed && !self.set_aside(&object, seq, &found, &signed)? {
+                return Err(RepoError::DuplicateWriter { object, writer: self.keys.id });
+            }
         }
         self.repository.texts.keep_own(&object, &signed);
         let head = (seq, object_id(&signed));
         self.repository.see(|witness| {
             witness.logs.insert(self.keys.id.to_string(), head);
         })
+    }
+}
+
+impl WriteSession {
+    /// A commit of this writer that a promotion has fenced off never counts: where one stands in the
+    /// way, it is kept aside, and the new one put in its place. Whether it was one.
+    fn set_aside(
+        &self,
+        object: &str,
+        seq: u64,
+        found: &[u8],
+        signed: &[u8],
+    ) -> Result<bool, RepoError> {
+        let Self { repository, keys, .. } = self;
+        let generation = &repository.roster.generation;
+        let old = Commit::open(found, &keys.key.verifying_key(), repository.id);
+        let is_fenced = |old: &Commit| !generation.has_commit(keys.id, seq, old.roster.seq);
+        if !old.is_ok_and(|old| is_fenced(&old)) {
+            return Ok(false);
+        }
+        let digits: String = object_id(found).to_string().chars().take(16).collect();
+        repository.store.put(&format!("aside/{object}-{digits}"), found)?;
+        repository.store.delete(object)?;
+        Ok(repository.store.put(object, signed)? == Put::Created)
     }
 }
 

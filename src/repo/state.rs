@@ -180,10 +180,28 @@ impl StateDir {
         write_json(&self.path.join("capabilities.json"), found)
     }
 
+    /// Changes the witness under its lock.
+    pub fn see(&self, change: impl FnOnce(&mut Witness)) -> Result<(), RepoError> {
+        let _lock = self.lock("witness.lock")?;
+        let before = self.witness()?;
+        let mut after = before.clone();
+        change(&mut after);
+        if after == before { Ok(()) } else { self.set_witness(&after) }
+    }
+
     fn witness_path(&self) -> PathBuf {
         match &self.replica {
             None => self.path.join("witness.json"),
             Some(digits) => self.path.join(format!("replica-{digits}.json")),
+        }
+    }
+
+    /// Where it is kept which packs were read at this place.
+    #[must_use]
+    pub fn checked_path(&self) -> PathBuf {
+        match &self.replica {
+            None => self.path.join("checked.sqlite"),
+            Some(digits) => self.path.join(format!("checked-{digits}.sqlite")),
         }
     }
 
@@ -297,7 +315,7 @@ fn state(action: &'static str, path: &Path, source: std::io::Error) -> RepoError
     RepoError::State { action, path: path.into(), source }
 }
 
-fn make_private_dir(path: &Path) -> Result<(), RepoError> {
+pub(crate) fn make_private_dir(path: &Path) -> Result<(), RepoError> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -108,6 +108,16 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the medium itself does not give the bytes back: damage of this object, while others
+    /// may be whole.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+}
+
 /// A store. All calls may be made from any thread at any time.
 pub trait Store: Send + Sync {
     /// Where it is, for people and for the local state (`/srv/repo`); no secret in it.

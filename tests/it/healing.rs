@@ -1,6 +1,7 @@
 //! Healing from copies: every kind of object, and what must not be fetched.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use holdfast::crypto::ids::object_id;
 use holdfast::maintenance::finding::{Finding, Problem};
@@ -12,8 +13,8 @@ use holdfast::replica::promote::promote;
 use holdfast::repo::error::RepoError;
 use holdfast::repo::history::History;
 use holdfast::repo::unlock::Unlocked;
-use holdfast::store::Store;
 use holdfast::store::memory::MemoryStore;
+use holdfast::store::{Entry, Put, Store, StoreError};
 use tempfile::TempDir;
 
 use crate::household::{GRACE, Household, Keys};
@@ -148,6 +149,16 @@ fn a_copy_of_another_repository_overwrites_nothing() {
     let west = elsewhere(&other);
     copy_to(&other, &*west).unwrap();
     let (copy, _states) = as_copy(&other, west);
+    // A flipped digit of FORMAT is damage, not another repository: the rosters are signed.
+    let format = home.store.get("FORMAT", 4096).unwrap();
+    let own = elsewhere(&home);
+    copy_to(&home, &*own).unwrap();
+    let (own, _own_states) = as_copy(&home, own);
+    let mut flipped = format.clone();
+    flipped[20] = if flipped[20] == b'0' { b'1' } else { b'0' };
+    home.store.overwrite("FORMAT", &flipped);
+    assert_eq!(fetched(&*home.store, &own).unwrap(), ["FORMAT"]);
+    assert!(home.store.get("FORMAT", 4096).unwrap() == format);
     for lost in ["", "FORMAT"] {
         if !lost.is_empty() {
             home.store.delete(lost).unwrap();
@@ -211,4 +222,82 @@ fn a_replica_is_given_no_commit_before_its_objects() {
     assert_eq!(fetched(&*west, &primary).unwrap(), [log]);
     let (replica, _states) = open_at(&home, west);
     assert_eq!(contents(&home, &replica), all);
+}
+
+#[test]
+fn a_bad_sector_is_damage_of_one_object() {
+    let (home, all) = world();
+    let west = elsewhere(&home);
+    copy_to(&home, &*west).unwrap();
+    let (copy, _states) = as_copy(&home, west);
+    let objects = ["data/", "snap/", "log/"].map(|kind| first(&home, kind));
+    for object in &objects {
+        let bad: Arc<dyn Store> = Arc::new(BadSector {
+            of: object.clone(),
+            on: home.store.clone(),
+            is_gone: AtomicBool::new(false),
+        });
+        let broken = home.open_in(bad.clone(), home.states.path());
+        let findings = home.check(&broken, Keys::None).findings;
+        assert!(findings.iter().any(|finding| finding.object == *object), "{findings:?}");
+        let copies = std::slice::from_ref(&copy);
+        let mut healed = heal_texts(&*bad, None, copies).unwrap();
+        let history = History::read(&broken).unwrap();
+        healed.extend(
+            heal(&broken, &history, findings, copies, &Progress::default()).unwrap().healed,
+        );
+        assert_eq!(healed.len(), 1, "{object}");
+        assert_eq!((&healed[0].object, healed[0].kept_aside), (object, false));
+    }
+    assert_eq!(contents(&home, &home.open()), all);
+}
+
+/// One object cannot be read until it is written again.
+struct BadSector {
+    of: String,
+    on: Arc<MemoryStore>,
+    is_gone: AtomicBool,
+}
+
+impl BadSector {
+    fn read(&self, name: &str) -> Result<(), StoreError> {
+        if name != self.of || self.is_gone.load(Relaxed) {
+            return Ok(());
+        }
+        let source = std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        Err(StoreError::Io { action: "read", path: name.into(), source })
+    }
+}
+
+impl Store for BadSector {
+    fn location(&self) -> String {
+        self.on.location()
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.on.put(name, bytes)
+    }
+
+    fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        self.read(name)?;
+        self.on.get(name, bytes_max)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.read(name)?;
+        self.on.read_at(name, offset, buffer)
+    }
+
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<(), StoreError> {
+        self.on.list(prefix, visit)
+    }
+
+    fn stat(&self, name: &str) -> Result<Entry, StoreError> {
+        self.on.stat(name)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.is_gone.fetch_or(name == self.of, Relaxed);
+        self.on.delete(name)
+    }
 }

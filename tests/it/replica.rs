@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use holdfast::clock::Clock;
 use holdfast::format::commit::ObjectName;
+use holdfast::format::signed_text::NO_PREVIOUS;
+use holdfast::format::tombstone::{Declaration, Tombstone};
 use holdfast::maintenance::finding::Problem;
 use holdfast::progress::Progress;
 use holdfast::replica::copy::{CopyOptions, CopyReport, copy};
@@ -312,4 +314,60 @@ fn a_commit_of_the_old_generation_does_not_count() {
     let (promoted, _states) = open_at(&home, west);
     let history = History::read(&promoted).unwrap();
     assert_eq!(history.live().count(), all.len());
+}
+
+#[test]
+fn nothing_is_deleted_there_that_nobody_had_announced() {
+    let (home, all) = world();
+    let west = elsewhere(&home);
+    let pack = home.store.names().into_iter().find(|name| name.starts_with("data/")).unwrap();
+    let name: ObjectName = pack.parse().unwrap();
+    let repository = home.open();
+    let tomb = Tombstone {
+        repository: home.id,
+        seq: 1,
+        prev: NO_PREVIOUS,
+        roster: repository.roster_reference(),
+        maintainer: home.maintainer.id,
+        time: jiff::Timestamp::try_from(home.clock.now()).unwrap(),
+        declarations: vec![Declaration::Done(name)],
+    };
+    let signed = tomb.encode_and_sign(&home.maintainer.key).unwrap();
+    home.store.put(&Tombstone::object_name(1), &signed).unwrap();
+    home.wait(2 * GRACE);
+    copy_to(&home, &*west).unwrap();
+    home.wait(2 * GRACE);
+    let options = CopyOptions { delete_after: Some(GRACE), ..CopyOptions::default() };
+    let report = copy(&home.open(), &*west, options, home.clock.now(), &Progress::default());
+    assert_eq!(report.unwrap().deleted.objects, 0);
+    let (replica, _states) = open_at(&home, west.clone());
+    assert_eq!(contents(&home, &replica), all);
+    // Where it is gone, it is missing, whatever somebody has declared.
+    west.delete(&pack).unwrap();
+    let findings = home.check(&replica, Keys::None).findings;
+    assert!(findings.iter().any(|finding| finding.object == pack), "{findings:?}");
+}
+
+#[test]
+fn a_commit_that_a_promotion_has_fenced_off_does_not_stop_its_writer() {
+    let (home, all) = world();
+    let west = elsewhere(&home);
+    copy_to(&home, &*west).unwrap();
+    let mut replica = Repository::open(west.clone(), home.states.path(), Some(home.id)).unwrap();
+    let unlocked = Unlocked::open(&replica, std::slice::from_ref(&home.owner)).unwrap();
+    home.backup("db", &[], b"to the old primary");
+    promote(&mut replica, &unlocked).unwrap();
+    // A copy that was still at work brings it, after the promotion.
+    for name in home.store.names() {
+        if west.stat(&name).is_err() {
+            west.put(&name, &home.store.get(&name, u64::MAX).unwrap()).unwrap();
+        }
+    }
+    let promoted = || Repository::open(west.clone(), home.states.path(), Some(home.id)).unwrap();
+    let root = Box::new(stream("db", b"to the new one"));
+    home.backup_roots(promoted(), "db", &[], vec![root]).unwrap();
+    let mut expected = all;
+    expected.push(b"to the new one".to_vec());
+    assert_eq!(contents(&home, &promoted()), expected);
+    assert!(west.names().iter().any(|name| name.starts_with("aside/log/")));
 }

@@ -228,3 +228,111 @@ fn a_source_that_was_rolled_back_is_not_copied() {
     home.run(&["copy", "--to", &west]).ends(16).warns("…HF-REPLICA-003…");
     assert!(files_below(&home.path("west")) == before);
 }
+
+#[test]
+fn after_a_promotion_this_host_refuses_the_old_primary() {
+    let home = home();
+    let west = home.arg("west");
+    home.run(&["replica", "add", "west", &west]).ends(0);
+    home.run(&["copy", "--to", "west"]).ends(0);
+    home.write("data/a", "third, not copied");
+    home.run(&["backup", "data"]).ends(0);
+    home.run(&["promote", "west"]).ends(0).warns("…1 commits that were not copied here…");
+    home.run(&["backup", "data"]).ends(16);
+    home.run(&["backup", "-r", &west, "data"]).ends(0);
+}
+
+#[test]
+fn a_primary_is_not_made_a_replica_of_its_copy() {
+    let home = home();
+    let (main, west) = (home.arg("main"), home.arg("west"));
+    home.run(&["copy", "--to", &west]).ends(0);
+    home.run(&["copy", "-r", &west, "--to", &main]).ends(2).warns("…HF-REPLICA-005…");
+    home.run(&["backup", "data"]).ends(0);
+    // A replica is copied on all the same.
+    home.run(&["copy", "-r", &west, "--to", &home.arg("east")]).ends(0);
+}
+
+#[test]
+fn a_replica_that_was_set_back_is_noticed() {
+    let home = home();
+    let west = home.arg("west");
+    home.run(&["copy", "--to", &west]).ends(0);
+    let older = copy_of(&home.path("west"));
+    home.write("data/a", "third");
+    home.run(&["backup", "data"]).ends(0);
+    home.run(&["copy", "--to", &west]).ends(0);
+    fs::remove_dir_all(home.path("west")).unwrap();
+    fs::rename(older.path(), home.path("west")).unwrap();
+    home.run(&["check", "-r", &west, "--no-key"]).ends(4);
+    home.run(&["copy", "--to", &west]).ends(4).says("log/…: …the replica was set back");
+    home.run(&["copy", "--to", &west]).ends(0);
+    home.run(&["check", "-r", &west, "--no-key"]).ends(0);
+}
+
+#[test]
+fn damaged_texts_and_keys_of_a_replica_are_noticed() {
+    let home = home();
+    let west = home.arg("west");
+    home.run(&["copy", "--to", &west]).ends(0);
+    for kind in ["log/", "keys/domain-"] {
+        let path = object(&home, "west", kind);
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"").unwrap();
+        home.run(&["copy", "--to", &west]).ends(4).says(&format!("{kind}…: at …"));
+        fs::remove_file(&path).unwrap();
+        if kind == "keys/domain-" {
+            home.run(&["check", "-r", &west, "--no-key"]).ends(4).says("keys/domain-…");
+        }
+        fs::write(&path, whole).unwrap();
+        home.run(&["copy", "--to", &west]).ends(0);
+    }
+}
+
+#[test]
+fn the_newest_of_the_replicas_serves_and_what_it_lacks_is_said() {
+    let home = home();
+    let latest = format!("latest:{}", home.arg("data"));
+    for name in ["a-stale", "b-newer"] {
+        home.run(&["replica", "add", name, &home.arg(name)]).ends(0);
+    }
+    home.run(&["copy", "--to", "a-stale"]).ends(0);
+    home.write("data/a", "third");
+    home.run(&["backup", "data"]).ends(0);
+    home.run(&["copy", "--to", "b-newer"]).ends(0);
+    let copied = home.arg("out");
+    home.write("data/a", "fourth, nowhere else");
+    home.run(&["backup", "data"]).ends(0);
+    fs::remove_dir_all(home.path("main")).unwrap();
+    home.run(&["restore", &latest, "--from-any", "--target", &copied])
+        .ends(0)
+        .warns("…served by b-newer…")
+        .warns("…b-newer lacks 1 commits that this host has seen…");
+    assert_eq!(fs::read_to_string(home.path("out/a")).unwrap(), "third");
+    home.run(&["replica", "list"]).ends(0).says("…b-newer…");
+}
+
+#[test]
+fn an_older_snapshot_is_not_taken_for_the_newest() {
+    let home = home();
+    let west = home.arg("west");
+    let (data, out) = (home.arg("data"), home.arg("out"));
+    home.run(&["replica", "add", "west", &west]).ends(0);
+    home.run(&["copy", "--to", "west"]).ends(0);
+    let listed = home.run(&["snapshots", "--json"]).ends(0).events();
+    let ids: Vec<&str> = listed.iter().filter_map(|event| event["id"].as_str()).collect();
+    let [older, newest] = ids[..] else { panic!("{ids:?}") };
+    let snap = files_below(&home.path("main")).into_keys().find(|name| name.contains(newest));
+    damage(&home.path("main").join(snap.unwrap()));
+    for selector in ["latest", "latest:/", &format!("source:{data}")] {
+        let restored = home.run(&["restore", selector, "--target", &out]);
+        assert_ne!(restored.code, 0, "{selector}");
+        assert!(restored.stderr.contains("may be the one that is meant"), "{}", restored.stderr);
+        assert!(!home.path("out").exists() || files_below(&home.path("out")).is_empty());
+    }
+    home.run(&["restore", older, "--target", &home.arg("older")]).ends(0);
+    let latest = format!("latest:{data}");
+    home.run(&["restore", &latest, "--from-any", "--target", &out]).ends(0);
+    assert_same(&home, "out");
+}

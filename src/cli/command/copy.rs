@@ -171,7 +171,7 @@ pub fn failed(error: ReplicaError) -> CommandError {
         ReplicaError::Ahead { .. } | ReplicaError::Diverged { .. } => &replica::AHEAD,
         ReplicaError::Promoted { .. } | ReplicaError::OtherGeneration { .. } => &replica::PROMOTED,
         ReplicaError::PrunedMeanwhile { .. } => &repository::BUSY,
-        ReplicaError::NotReplica { .. } => &replica::NOT_REPLICA,
+        ReplicaError::NotReplica { .. } | ReplicaError::IsPrimary { .. } => &replica::NOT_REPLICA,
         ReplicaError::SamePlace { .. } => &replica::SAME,
         ReplicaError::Cancelled => &usage::INTERRUPTED,
     };

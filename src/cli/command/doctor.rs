@@ -28,6 +28,8 @@ pub struct DoctorArgs {}
 pub fn run(_: DoctorArgs, context: &Context) -> Result<Exit, CommandError> {
     let location = context.location()?;
     let store = open_store(&location.place, &location.s3)?;
+    // Some services make a bucket that is not there when something is put into it.
+    store.list("roster/", &mut |_| {})?;
     let found = store.probe()?;
     known_addresses::remember_or_warn(context, &location.place, &*store);
     let mut lines = found.lines();

@@ -7,9 +7,12 @@ use serde_json::json;
 use crate::cli::command::copy::failed;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::open_repository::{open, open_at, unlock};
+use crate::cli::open_repository::{open_at, unlock};
+use crate::cli::reading::commits_behind;
 use crate::cli::replicas;
 use crate::replica::promote::promote;
+use crate::repo::history::History;
+use crate::repo::state::StateDir;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -33,19 +36,29 @@ pub fn run(args: &PromoteArgs, context: &Context) -> Result<Exit, CommandError> 
     let location = if args.replica.contains('/') {
         context.location_named(&args.replica)?
     } else {
-        let named = replicas::find(context, open(context)?.state.path(), &args.replica)?;
+        let named = replicas::find(context, &replicas::folder(context)?, &args.replica)?;
         context.location_named(&named.place.to_string())?
     };
     let mut repository = open_at(context, &location.place, &location.s3, None)?;
     let unlocked = unlock(context, &repository)?;
     let done = promote(&mut repository, &unlocked).map_err(failed)?;
+    // From now on this host measures every place by the new generation: the old primary is older.
+    let seen = StateDir::open(&context.state_dir()?, repository.id)?.witness()?;
+    let promoted = open_at(context, &location.place, &location.s3, Some(repository.id))?;
+    let behind = commits_behind(&History::read(&promoted)?, &seen.logs);
     let output = &context.output;
+    if behind > 0 {
+        output.warning(&format!(
+            "this host has seen {behind} commits that were not copied here: they do not count; a \
+             copy onto the old primary keeps them below aside/ there"
+        ));
+    }
     let place = repository.store.location();
     output.line(&format!("{place} is the primary now, of generation {}", done.generation));
     for (actor, seq) in &done.fences {
         output.note(&format!("  log {actor}: commits up to {seq} count"));
     }
-    output.note(&format!("On every host: -r {place} from now on."));
+    output.note(&format!("On every host: -r '{place}' from now on."));
     let fences: Vec<_> =
         done.fences.iter().map(|(id, seq)| json!({ "log": id.to_string(), "last": seq })).collect();
     output.summary(

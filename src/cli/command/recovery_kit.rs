@@ -151,17 +151,33 @@ impl Kit {
         lines.extend(self.identity_lines());
         lines.push(String::new());
         lines.push("With Holdfast, on any machine".to_owned());
-        lines.push(format!("  holdfast -r {location} snapshots{}", self.option("-i")));
-        let restore = format!("  holdfast -r {location} restore latest --target /somewhere/empty");
+        let is_bucket = location.starts_with("s3://");
+        if is_bucket {
+            lines.push(
+                "  export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…    who may read it".into(),
+            );
+        }
+        lines.push(format!("  holdfast -r '{location}' snapshots{}", self.option("-i")));
+        let restore =
+            format!("  holdfast -r '{location}' restore latest --target /somewhere/empty");
         lines.push(restore + &self.option("-i"));
         lines.push(String::new());
         lines.push("Without Holdfast: Python 3, age and zstd of any distribution".to_owned());
-        let script =
-            format!("  python3 {location}/recovery/restore.py {location} --id {repository}");
+        // The reader takes a folder: what is in a bucket is fetched first.
+        let folder = if is_bucket { "/somewhere/repository" } else { location.as_str() };
+        if is_bucket {
+            let (bucket, options) = location.split_once('?').unwrap_or((location, ""));
+            let endpoint = options.split('&').find_map(|option| option.strip_prefix("endpoint="));
+            let endpoint = endpoint.map(|url| format!(" --endpoint-url {url}")).unwrap_or_default();
+            lines.push(format!(
+                "  aws s3 sync{endpoint} {bucket} {folder}    or any other tool for S3"
+            ));
+        }
+        let script = format!("  python3 {folder}/recovery/restore.py {folder} --id {repository}");
         lines.push(format!("{script}{} list", self.option("--identity")));
         let restore = "restore latest /somewhere/empty";
         lines.push(format!("{script}{} {restore}", self.option("--identity")));
-        lines.push(format!("  {location}/RECOVERY.md says how to do it by hand."));
+        lines.push(format!("  {folder}/RECOVERY.md says how to do it by hand."));
         lines.push(String::new());
         lines
             .push("Keep apart from the repository and from the machines that it saves:".to_owned());

@@ -131,10 +131,10 @@ fn vacant_or_copy(
 }
 
 fn list(context: &Context) -> Result<Exit, CommandError> {
-    let repository = open_without_options(context)?;
+    let folder = replicas::folder(context)?;
     let mut table =
         Table::new(&[("NAME", Align::Left), ("COPIED", Align::Left), ("PLACE", Align::Left)]);
-    let known = replicas::read(repository.state.path())?;
+    let known = replicas::read(&folder)?;
     for (name, one) in &known {
         let copied = one.copied.clone().unwrap_or_else(|| "never".to_owned());
         table.row([name.as_str(), &copied, &one.url]);
@@ -146,13 +146,13 @@ fn list(context: &Context) -> Result<Exit, CommandError> {
 }
 
 fn remove(args: &ReplicaRemoveArgs, context: &Context) -> Result<Exit, CommandError> {
-    let repository = open_without_options(context)?;
-    let mut known = replicas::read(repository.state.path())?;
+    let folder = replicas::folder(context)?;
+    let mut known = replicas::read(&folder)?;
     let Some(gone) = known.remove(&args.name) else {
         let what = format!("no replica is called {:?}", args.name);
         return Err(CommandError::new(&replica::UNKNOWN, what).hint("holdfast replica list"));
     };
-    replicas::write(repository.state.path(), &known)?;
+    replicas::write(&folder, &known)?;
     context
         .output
         .line(&format!("replica {:?} is forgotten; {} stays as it is", args.name, gone.url));

@@ -7,8 +7,10 @@ explanations! {
 "The check ran to its end; the findings above name each object that is missing or wrong, and the
 snapshots that need it. Other snapshots are sound.
 
-What to do: look at the disk first. Fetch the objects from a replica; without one, the next backup
-stores again what the source still has.";
+What to do: look at the disk first. Fetch the objects from a replica:
+`holdfast repair --from`. Where no copy has them, move the damaged objects away: the next backup
+stores again what is missing and the source still has. As long as a damaged object is in its place,
+backups take it for whole.";
     INCOMPLETE: "HF-CHECK-002", Failed, "the check did not come to its end",
 "Something kept it from looking at everything, so there is no verdict.
 

@@ -88,10 +88,11 @@ impl<'a> Place<'a> {
         let is_replica = names.contains(&replica_mark(generation));
         let this = Self { store, location, names, is_replica };
         let named = this.named_by_format()?;
-        if let Some(found) = named.filter(|found| *found != expected) {
+        let newest = this.newest_roster(expected)?;
+        // A roster is signed, FORMAT is not: where they differ, FORMAT is damaged.
+        if let Some(found) = named.filter(|found| *found != expected && newest.is_none()) {
             return Err(other(&this.location, found));
         }
-        let newest = this.newest_roster(expected)?;
         let is_known = pinned.is_some() || named.is_some() || newest.is_some();
         if !is_known && this.names.is_empty() {
             return Err(RepoError::NotThere { location: this.location }.into());
@@ -115,6 +116,7 @@ impl<'a> Place<'a> {
             Ok(bytes) => Ok(Some(bytes)),
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(StoreError::WrongSize { .. }) => Ok(Some(Vec::new())),
+            Err(error) if error.is_unreadable() => Ok(Some(Vec::new())),
             Err(error) => Err(at(&self.location)(error)),
         }
     }
