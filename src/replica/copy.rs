@@ -114,6 +114,9 @@ pub fn copy(
     if !options.dry_run && !copying.target.stored.contains_key("FORMAT") {
         copying.put_text("FORMAT", format!("holdfast 1 {}\n", source.id).as_bytes())?;
     }
+    if !options.dry_run {
+        copying.target.require_generation(source)?;
+    }
     if !options.dry_run && copying.report.findings.is_empty() {
         copying.remember()?;
     }

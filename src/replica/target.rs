@@ -79,6 +79,30 @@ impl<'a> Target<'a> {
         ReplicaError::Diverged { place: self.place.clone(), object }
     }
 
+    /// Whether it has become the primary while it was copied to: what was put since does not count.
+    pub(super) fn require_generation(&self, source: &Repository) -> Result<(), ReplicaError> {
+        let mut newest = 0;
+        let listed = self.store.list("roster/", &mut |entry| {
+            let seq = entry.name.strip_prefix("roster/").map(|seq| u64::from_str_radix(seq, 16));
+            newest = newest.max(seq.and_then(Result::ok).unwrap_or(0));
+        });
+        listed.map_err(at(&self.place))?;
+        if newest <= source.roster.seq {
+            return Ok(());
+        }
+        let source_generation = source.roster.generation.number;
+        let roster = Roster::open(&self.get(&Roster::object_name(newest))?, source.id);
+        let found = roster.map_or(source_generation, |roster| roster.generation.number);
+        if found > source_generation {
+            return Err(ReplicaError::Promoted {
+                place: self.place.clone(),
+                found,
+                source_generation,
+            });
+        }
+        Ok(())
+    }
+
     /// The primary does not become a replica of its copy.
     fn check_mark(&self, source: &Repository, is_older: bool) -> Result<(), ReplicaError> {
         let generation = source.roster.generation.number;
