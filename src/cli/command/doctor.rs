@@ -16,7 +16,8 @@ const AFTER_HELP: &str = "\
 Example:
   holdfast doctor -r s3://bucket/prefix --endpoint https://s3.example.org
 
-It stores some small objects below tmp/, tries to overwrite and to delete them, and removes them.
+It stores some small objects below tmp/, tries to overwrite and to delete them, and removes them
+but for tmp/probe-conditions.
 A repository need not be there yet. Exit code 4: something is wrong.";
 
 /// Arguments of `doctor`.

@@ -17,7 +17,7 @@ backups take it for whole.";
 What to do: mend what the causes say, and run it again.";
     KEYLESS: "HF-CHECK-003", Done, "checked without a key",
 "Signatures, chains, names and lengths are verified. What is inside the objects was not looked at,
-since no passphrase or identity was given.
+since no passphrase or identity was used; which snapshots are concerned can be told only in part.
 
 What to do: nothing; to look inside as well give one.";
 }
