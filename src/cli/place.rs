@@ -108,6 +108,9 @@ pub struct S3Args {
     /// What is known of the service from before.
     #[arg(skip)]
     pub keeps_conditions: Option<bool>,
+    /// Whether another copy can be asked where this one does not answer.
+    #[arg(skip)]
+    pub has_copies: bool,
 }
 
 impl S3Args {
@@ -122,6 +125,7 @@ impl S3Args {
             limit_upload: self.limit_upload.or(table.limit_upload),
             limit_download: self.limit_download.or(table.limit_download),
             keeps_conditions: self.keeps_conditions,
+            has_copies: self.has_copies,
         }
     }
 
@@ -162,11 +166,14 @@ pub fn open_store(place: &Place, args: &S3Args) -> Result<Arc<dyn Store>, Comman
 
 #[cfg(feature = "s3")]
 fn open_s3(address: &S3Address, args: &S3Args) -> Result<Arc<dyn Store>, CommandError> {
-    use crate::store::s3::{S3Options, S3Store};
+    use crate::store::s3::{Patience, S3Options, S3Store};
+    let patience =
+        if args.has_copies { Patience::with_other_copies() } else { Patience::default() };
     let options = S3Options {
         limit_upload: args.limit_upload,
         limit_download: args.limit_download,
         conditional_put: args.keeps_conditions,
+        patience,
         ..S3Options::default()
     };
     Ok(Arc::new(S3Store::open(address, options)?))

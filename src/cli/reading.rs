@@ -72,6 +72,11 @@ impl Reading {
             let named = replicas::all(context, folder.path())?;
             copies.extend(named.into_iter().map(|one| (one.name, one.place, one.s3)));
         }
+        let has_copies = copies.len() > 1;
+        for (_, _, s3) in &mut copies {
+            s3.has_copies = has_copies;
+        }
+        let mut silent = HashSet::new();
         let mut failure = None;
         let mut opened: Vec<(usize, Repository, History)> = Vec::new();
         for (index, (name, place, s3)) in copies.iter().enumerate() {
@@ -88,6 +93,9 @@ impl Reading {
                 Err(error) => {
                     let what = format!("{name} ({place}) cannot be used: {}", error.what());
                     context.output.warning(&what);
+                    if error.exit() == Exit::StoreUnreachable {
+                        silent.insert(index);
+                    }
                     failure.get_or_insert(error);
                 }
             }
@@ -110,7 +118,8 @@ impl Reading {
             }
         }
         let first = (copies[chosen].0.clone(), Arc::clone(&repository.store));
-        let rest = copies.iter().enumerate().filter(|(other, _)| *other != chosen);
+        let is_asked = |other: usize| other != chosen && !silent.contains(&other);
+        let rest = copies.iter().enumerate().filter(|(other, _)| is_asked(*other));
         let rest = rest
             .filter_map(|(_, (name, place, s3))| Some((name.clone(), open_store(place, s3).ok()?)));
         let store = Arc::new(FallbackStore::new(std::iter::once(first).chain(rest).collect()));

@@ -356,3 +356,29 @@ fn a_full_bucket_is_said_and_costs_nothing() {
     call(&["restore", &latest, "--target", &program.arg("out")]).ends(0);
     assert!(files_below(&program.path("out")) == files_below(&program.path("data")));
 }
+
+#[test]
+fn where_the_primary_is_gone_a_replica_serves() {
+    let server = S3Server::seaweed();
+    let (program, _) = program(&server);
+    let place = format!("s3://{}/gone", server.bucket);
+    let endpoint = server.endpoint.clone();
+    program.write("data/file", &"row\n".repeat(50_000));
+    let address = ["-r", &place, "--endpoint", &endpoint, "--region", "eu"];
+    program.run(&[&["init"], &address[..]].concat()).ends(0);
+    program.run(&["backup", "-r", &place, "data"]).ends(0);
+    program.run(&["replica", "add", "west", &program.arg("west"), "-r", &place]).ends(0);
+    program.run(&["copy", "-r", &place, "--to", "west"]).ends(0);
+    drop(server);
+    let latest = format!("latest:{}", program.arg("data"));
+    let restore = ["restore", "-r", &place, &latest, "--from-any", "--target"];
+    program
+        .run(&[&restore[..], &[&program.arg("out")]].concat())
+        .ends(0)
+        .warns("…the repository (…) cannot be used…")
+        .warns("…served by west…");
+    assert!(files_below(&program.path("out")) == files_below(&program.path("data")));
+    program.run(&["replica", "list", "-r", &place]).ends(0).says("…west…");
+    program.run(&["promote", "west", "-r", &place]).ends(0);
+    program.run(&["backup", "-r", &program.arg("west"), "data"]).ends(0);
+}

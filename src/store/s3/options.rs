@@ -67,6 +67,22 @@ pub struct Patience {
     pub retry_budget: u32,
 }
 
+impl Patience {
+    /// Where another copy can be asked instead: who waits for one that hangs gets nothing.
+    #[must_use]
+    pub fn with_other_copies() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            answer: Duration::from_secs(15),
+            operation: Duration::from_secs(40),
+            attempts_max: 5,
+            first_contact_attempts_max: 1,
+            delay_max: Duration::from_secs(5),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Patience {
     fn default() -> Self {
         Self {
