@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::household::{copy_of, files_below};
+use crate::household::{copy_of, files_below, noise};
 use crate::program::Program;
 
 /// A home with a passphrase, a repository, and two snapshots of a folder.
@@ -335,4 +335,28 @@ fn an_older_snapshot_is_not_taken_for_the_newest() {
     let latest = format!("latest:{data}");
     home.run(&["restore", &latest, "--from-any", "--target", &out]).ends(0);
     assert_same(&home, "out");
+}
+
+#[test]
+fn a_damaged_snapshot_does_not_keep_the_others_from_a_partner() {
+    let mut home = home();
+    let before = files_below(&home.path("main"));
+    fs::create_dir(home.path("photos")).unwrap();
+    fs::write(home.path("photos/one"), noise(3, 3_000_000)).unwrap();
+    home.run(&["backup", "photos"]).ends(0);
+    let new = files_below(&home.path("main")).into_iter().find(|(name, bytes)| {
+        name.starts_with("data/") && bytes.len() == 1 << 20 && !before.contains_key(name)
+    });
+    home.run_with(&["backup", "--stdin", "dump.sql"], "row\n").ends(0);
+    fs::remove_file(home.path("main").join(new.unwrap().0)).unwrap();
+    let partner = home.arg("partner");
+    let (own, other) = (home.arg("secret"), home.write("other", "another passphrase\n"));
+    set_private(&other);
+    home.set("HOLDFAST_PASSWORD_FILE", &other);
+    home.run(&["init", "-r", &partner]).ends(0);
+    home.set("HOLDFAST_PASSWORD_FILE", &own);
+    home.run(&["copy", "--reencrypt", "--to", &partner])
+        .ends(4)
+        .says("Saved 3 snapshots…")
+        .warns("…1 snapshots are damaged here, and are not there");
 }

@@ -42,17 +42,29 @@ pub fn run(to: &str, dry_run: bool, context: &Context) -> Result<Exit, CommandEr
     }
     let mut done = read(&target)?;
     let started = Instant::now();
-    let (mut copied, mut stored, mut is_partial) = (0_u64, 0_u64, false);
+    let (mut copied, mut stored, mut damaged, mut is_partial) = (0_u64, 0_u64, 0_u64, false);
     for found in reading.all(context) {
         let id = found.0.name.id.to_string();
         if done.contains_key(&id) {
             continue;
         }
-        copied += 1;
         if dry_run {
+            copied += 1;
             continue;
         }
-        let (new, bytes, partial) = save(context, &reading, &target, &found)?;
+        let (new, bytes, partial) = match save(context, &reading, &target, &found) {
+            Ok(saved) => saved,
+            // What is damaged of one snapshot does not keep the others here.
+            Err(error) if error.exit() == Exit::SourceFailed => {
+                let causes = error.causes().join(": ");
+                let what = format!("snapshot {} is not saved: {causes}", &id[..8]);
+                context.output.warning(&what);
+                damaged += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        copied += 1;
         context.output.line(&format!("snapshot {} is {} there", &id[..8], &new[..8]));
         context.output.item(&json!({ "snapshot": id, "saved_as": new, "stored_bytes": bytes }));
         stored += bytes;
@@ -67,14 +79,23 @@ pub fn run(to: &str, dry_run: bool, context: &Context) -> Result<Exit, CommandEr
         context.output.size(stored),
         done.len() as u64 - if dry_run { 0 } else { copied },
     ));
-    let exit = if is_partial { Exit::Partial } else { Exit::Done };
+    let exit = match (damaged, is_partial) {
+        (1.., _) => Exit::Findings,
+        (0, true) => Exit::Partial,
+        (0, false) => Exit::Done,
+    };
     context.output.summary(
         exit,
         &json!({
             "snapshots": copied, "stored_bytes": stored, "dry_run": dry_run,
             "place": target.store.location(), "seconds": started.elapsed().as_secs_f64(),
+            "damaged": damaged,
         }),
     );
+    if damaged > 0 {
+        let what = format!("{damaged} snapshots are damaged here, and are not there");
+        return Err(CommandError::new(&replica::DAMAGED, what).hint("holdfast repair --from"));
+    }
     Ok(exit)
 }
 
