@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::crypto::ids::object_id;
 use crate::format::commit::{Commit, ObjectName, SnapshotEntry, SnapshotName};
-use crate::format::signed_text::{NO_PREVIOUS, SignedText, TextError};
+use crate::format::signed_text::NO_PREVIOUS;
 use crate::format::tombstone::{Declaration, Tombstone};
 use crate::id::{ActorId, ObjectId};
 use crate::repo::error::RepoError;
-use crate::repo::objects::refused;
+use crate::repo::history_texts::{check_commit, check_tomb};
 use crate::repo::open::Repository;
 use crate::repo::state::Witness;
 use crate::repo::texts::{BATCH, read_texts};
@@ -453,57 +453,4 @@ fn parse_log_name(name: &str) -> Option<(ActorId, u64)> {
     let seq = u64::from_str_radix(seq, 16).ok()?;
     let actor = actor.parse().ok()?;
     (Commit::object_name(actor, seq) == name).then_some((actor, seq))
-}
-
-/// The commit, or nothing when its writer was revoked before it, or when a replica was made the
-/// primary before it, of which it does not know.
-fn check_commit(
-    repository: &Repository,
-    actor: ActorId,
-    seq: u64,
-    prev: Option<ObjectId>,
-    bytes: &[u8],
-) -> Result<Option<Commit>, RepoError> {
-    let object = Commit::object_name(actor, seq);
-    let Some(key) = repository.roster.log_key(actor, seq) else {
-        let is_revoked = repository.roster.writer(actor).is_some();
-        return if is_revoked {
-            Ok(None)
-        } else {
-            Err(RepoError::NotInRoster { role: "writer", id: actor })
-        };
-    };
-    let commit = Commit::open(bytes, key, repository.id).map_err(refused(&object))?;
-    if !repository.roster.generation.has_commit(actor, seq, commit.roster.seq) {
-        return Ok(None);
-    }
-    if commit.writer != actor || commit.seq != seq || prev.is_some_and(|prev| commit.prev != prev) {
-        return Err(RepoError::Chain { object });
-    }
-    Ok(Some(commit))
-}
-
-fn check_tomb(
-    repository: &Repository,
-    seq: u64,
-    prev: ObjectId,
-    object: &str,
-    bytes: &[u8],
-) -> Result<Tombstone, RepoError> {
-    if Tombstone::object_name(seq) != object {
-        let what = format!("{} is missing", Tombstone::object_name(seq));
-        return Err(RepoError::Rollback { what });
-    }
-    let text = SignedText::split(bytes).map_err(refused(object))?;
-    let missing = TextError::Missing { field: "maintainer" };
-    let id = Tombstone::claimed_maintainer(&text).ok_or(missing).map_err(refused(object))?;
-    let maintainer = repository
-        .roster
-        .maintainer(id)
-        .ok_or(RepoError::NotInRoster { role: "maintainer", id })?;
-    let tomb = Tombstone::open(bytes, &maintainer.key, repository.id).map_err(refused(object))?;
-    if tomb.seq != seq || tomb.prev != prev || tomb.maintainer != id {
-        return Err(RepoError::Chain { object: object.into() });
-    }
-    Ok(tomb)
 }

@@ -8,6 +8,7 @@ pub mod create;
 pub mod domain_index;
 pub mod error;
 pub mod history;
+mod history_texts;
 pub mod key_files;
 pub mod locks;
 pub mod objects;

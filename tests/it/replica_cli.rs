@@ -75,8 +75,8 @@ fn two_regions_from_the_first_copy_to_a_new_primary() {
     assert!(home.path("main/aside").is_dir());
 
     // A restore that takes what it needs from anywhere.
-    for kind in ["data/", "snap/", "index/"] {
-        fs::remove_file(object(&home, "main", kind)).unwrap();
+    for kind in ["data", "snap", "index"] {
+        fs::remove_dir_all(home.path("main").join(kind)).unwrap();
     }
     let any = home.arg("from-any");
     home.run(&["restore", &latest, "--from-any", "--target", &any])
