@@ -26,8 +26,8 @@ different ways, so neither is copied to nor healed from the older one.
 What to do: use the newer one as the repository (`-r`), and copy from it. `holdfast copy -r NEW --to
 OLD` makes a replica of the old primary; what it had written alone is kept aside there.";
     NOT_REPLICA: "HF-REPLICA-005", Usage, "the place is no replica",
-"Only a replica can be made the primary, and only a replica is copied to. This place is the primary of
-its generation; where another place was promoted since, that one is the newer primary.
+"Only a replica can be made the primary, and only a replica is copied to. This place is the primary
+of its generation; where another place was promoted since, that one is the newer primary.
 
 What to do: `holdfast copy` goes from the primary to the replica. To make a replica of this place,
 copy to it from the newer primary.";

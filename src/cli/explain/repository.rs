@@ -66,10 +66,11 @@ What to do: `holdfast repair index` builds it anew; nothing is lost but time.";
 "There are keys or a roster, but no FORMAT object, which is written last. Either an `init` was
 stopped, or one is at work just now, or a repository has lost its FORMAT. Nothing was changed.
 
-What to do: if `roster` has an object `replica-…`, a copy was stopped: run `holdfast copy` again, and
-remove nothing. If there is no folder `log` beside them, nothing was ever backed up there: remove
-`keys`, `roster`, `recovery` and RECOVERY.md, and run `init` again. If there is one, put FORMAT back
-instead: one line, `holdfast 1 ` and the repository id that stands in roster/0000000000000001.";
+What to do: if `roster` has an object `replica-…`, a copy was stopped: run `holdfast copy` again,
+and remove nothing. If there is no folder `log` beside them, nothing was ever backed up there:
+remove `keys`, `roster`, `recovery` and RECOVERY.md, and run `init` again. If there is one, put
+FORMAT back instead: one line, `holdfast 1 ` and the repository id that stands in
+roster/0000000000000001.";
     ROSTER_TAKEN: "HF-REPO-014", Busy, "another host changed the roster at the same time",
 "Writers and keys are listed in the roster, a chain of signed texts. Another host was faster, and
 nothing of this change counts.

@@ -6,8 +6,8 @@ explanations! {
     IO: "HF-STORE-001", Failed, "the store failed",
 "The system reported an error that has no id of its own. Snapshots that existed are untouched.
 
-What to do: the last `caused by` line is the system's own word. For a folder look at the disk and its log;
-for a bucket at its name, the endpoint and the region.";
+What to do: the last `caused by` line is the system's own word. For a folder look at the disk and its
+log; for a bucket at its name, the endpoint and the region.";
     NO_SPACE: "HF-STORE-002", NoSpace, "no space left",
 "The disk is full or a quota is reached. Nothing that was saved before is harmed, and what this run
 stored is used by the next one.
@@ -16,8 +16,8 @@ What to do: make room; `holdfast forget --prune` frees space of old snapshots wi
     REFUSED: "HF-STORE-003", Refused, "the store refuses",
 "Missing permission, a read-only file system, or an object that must not be changed yet.
 
-What to do: for a folder check its owner and how it is mounted; for a bucket the credentials, and what
-they are allowed to do.";
+What to do: for a folder check its owner and how it is mounted; for a bucket the credentials, and
+what they are allowed to do.";
     UNREACHABLE: "HF-STORE-004", StoreUnreachable, "the store does not answer",
 "The connection failed again and again, or timed out.
 
