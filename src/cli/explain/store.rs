@@ -6,8 +6,8 @@ explanations! {
     IO: "HF-STORE-001", Failed, "the store failed",
 "The system reported an error that has no id of its own. Snapshots that existed are untouched.
 
-What to do: the last `caused by` line is the system's own word. For a folder look at the disk and its
-log; for a bucket at its name, the endpoint and the region.";
+What to do: the last `caused by` line is the system's own word. For a folder look at the disk and
+its log; for a bucket at its name, the endpoint and the region.";
     NO_SPACE: "HF-STORE-002", NoSpace, "no space left",
 "The disk is full or a quota is reached. Nothing that was saved before is harmed, and what this run
 stored is used by the next one.
