@@ -108,6 +108,7 @@ fn repository_kind(error: &RepoError) -> Option<&'static Explanation> {
         RepoError::Randomness(_) => &usage::INTERNAL,
         RepoError::Text { .. }
         | RepoError::Open { .. }
+        | RepoError::Unreadable { .. }
         | RepoError::Store(_)
         | RepoError::Index(_)
         | RepoError::Write(_)

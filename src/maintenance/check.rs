@@ -198,6 +198,7 @@ fn log_finding(error: &RepoError) -> Finding {
     let object = match error {
         RepoError::Text { object, .. }
         | RepoError::Chain { object }
+        | RepoError::Unreadable { object, .. }
         | RepoError::Misplaced { object, .. } => object.clone(),
         RepoError::Rollback { what } => {
             what.split(' ').next().unwrap_or_default().trim_end_matches(':').to_owned()
@@ -249,10 +250,16 @@ fn check_fixed_files(
     findings: &mut Vec<Finding>,
 ) -> Result<(), MaintenanceError> {
     let store = &*checking.repository.store;
-    for name in ["FORMAT", "RECOVERY.md"] {
-        if !checking.stored.contains_key(name) {
-            findings.push(Finding::new(name, Problem::Missing, "the store has not got it"));
+    let format = format!("holdfast 1 {}\n", checking.repository.id);
+    match store.get("FORMAT", limits::SIGNED_TEXT_BYTES_MAX) {
+        Ok(found) if found == format.as_bytes() => {}
+        Ok(_) => {
+            findings.push(Finding::new("FORMAT", Problem::WrongName, "it says something else"));
         }
+        Err(error) => findings.push(unread("FORMAT", error)?),
+    }
+    if !checking.stored.contains_key("RECOVERY.md") {
+        findings.push(Finding::new("RECOVERY.md", Problem::Missing, "the store has not got it"));
     }
     if !checking.stored.keys().any(|name| name.starts_with("keys/operator-")) {
         let what = "no key file is there: nobody can open the repository";

@@ -45,15 +45,18 @@ pub struct Listed {
 pub struct Source {
     /// Its snapshots by the names of their directories.
     pub snapshots: BTreeMap<String, Arc<Listed>>,
-    /// Name of the directory of the one that was committed last.
-    pub latest: String,
+    /// Name of the directory of the one that was committed last; nothing where a newer snapshot cannot
+    /// be read, which may be of this source.
+    pub latest: Option<String>,
 }
 
 /// What became of a snapshot.
 enum Label {
     Shown(Arc<Listed>),
-    /// It is not wanted, or damaged.
+    /// It is not wanted.
     Hidden,
+    /// Nobody can tell.
+    Damaged,
 }
 
 #[derive(Default)]
@@ -223,14 +226,23 @@ impl Catalog {
         live.sort_by_key(|record| (record.time, record.seq, record.name));
         let mut sources = BTreeMap::<String, Source>::new();
         for record in live {
-            let Some(Label::Shown(listed)) = state.known.get(&record.name) else { continue };
+            let listed = match state.known.get(&record.name) {
+                Some(Label::Shown(listed)) => listed,
+                Some(Label::Hidden) => continue,
+                Some(Label::Damaged) | None => {
+                    for source in sources.values_mut() {
+                        source.latest = None;
+                    }
+                    continue;
+                }
+            };
             let source = sources.entry(source_name(&listed.source)).or_default();
             let mut name = time_name(listed.time);
             if source.snapshots.contains_key(&name) {
                 let id = listed.name.id.to_string();
                 name = format!("{name}-{}", &id[..8]);
             }
-            source.latest.clone_from(&name);
+            source.latest = Some(name.clone());
             source.snapshots.insert(name, listed.clone());
         }
         state.sources = Arc::new(sources);
@@ -248,7 +260,7 @@ impl Catalog {
             }
             Err(error) => {
                 self.progress.warn(with_causes(&error));
-                return Some(Label::Hidden);
+                return Some(Label::Damaged);
             }
         };
         let is_wanted = self.wanted.is_empty() || self.wanted.contains(&snapshot.source);

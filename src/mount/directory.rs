@@ -70,8 +70,11 @@ impl FileSystem {
                     let above = Above::Between(listed.name, Bytes::new());
                     (name.clone().into_bytes(), self.number_of(above))
                 });
-                let link = (LATEST.into(), self.number_of(Above::Latest(name.clone())));
-                Ok(fixed(snapshots.chain([link]).collect()))
+                let link = source
+                    .latest
+                    .is_some()
+                    .then(|| (LATEST.into(), self.number_of(Above::Latest(name.clone()))));
+                Ok(fixed(snapshots.chain(link).collect()))
             }
             Above::Latest(_) => Err(VfsError::NotDirectory),
             Above::Between(snapshot, path) => {

@@ -195,7 +195,7 @@ impl FileSystem {
                 self.catalog.refresh(&self.frames);
                 let sources = self.catalog.sources();
                 let snapshots = sources.get(&source).ok_or(VfsError::NotFound)?;
-                if name == LATEST.as_bytes() {
+                if name == LATEST.as_bytes() && snapshots.latest.is_some() {
                     return Ok(self.number_of(Above::Latest(source)));
                 }
                 let name = std::str::from_utf8(name).map_err(|_| VfsError::NotFound)?;
@@ -318,7 +318,8 @@ impl FileSystem {
         let sources = self.catalog.sources();
         let newest = |source: &str| {
             let source = sources.get(source)?;
-            source.snapshots.get(&source.latest).map(|listed| unix_time(listed.time))
+            let latest = source.snapshots.get(source.latest.as_ref()?);
+            latest.map(|listed| unix_time(listed.time))
         };
         // A listing that the kernel keeps is worth nothing any more when its time changes.
         let changed = |time: Option<UnixTime>| {
@@ -333,7 +334,8 @@ impl FileSystem {
                 Ok(Attributes::directory(ino, owner, changed(newest(&source))))
             }
             Above::Latest(source) => {
-                let target = sources.get(&source).map_or(0, |source| source.latest.len());
+                let target = sources.get(&source).and_then(|source| source.latest.as_ref());
+                let target = target.ok_or(VfsError::NotFound)?.len();
                 Ok(Attributes::link(ino, target, owner, newest(&source).unwrap_or_default()))
             }
             Above::Between(snapshot, _) => {
@@ -349,7 +351,8 @@ impl FileSystem {
             self.catalog.refresh(&self.frames);
             let sources = self.catalog.sources();
             let source = sources.get(&source).ok_or(VfsError::NotFound)?;
-            return Ok(source.latest.clone().into_bytes());
+            let latest = source.latest.clone().ok_or(VfsError::NotFound)?;
+            return Ok(latest.into_bytes());
         }
         self.find(ino)?.node().target.clone().ok_or(VfsError::WrongKind)
     }

@@ -12,7 +12,7 @@
 
 mod texts;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -67,6 +67,8 @@ struct Copying<'a> {
     source: &'a Repository,
     history: &'a History,
     target: Target<'a>,
+    /// Texts of the source by their names: rosters, keys, help, attestations, logs, tombstones.
+    listed: BTreeMap<String, Entry>,
     options: CopyOptions,
     now: SystemTime,
     begun: Instant,
@@ -95,10 +97,12 @@ pub fn copy(
         report.findings.push(Finding::new("log", Problem::Log, finding.to_string()));
     }
     let target = Target::read(source, &history, target)?;
+    let listed = list_texts(source)?;
     let mut copying = Copying {
         source,
         history: &history,
         target,
+        listed,
         options,
         now,
         begun,
@@ -107,7 +111,7 @@ pub fn copy(
         report,
     };
     copying.find_rollback()?;
-    copying.find_damaged_texts()?;
+    copying.find_damaged_texts();
     copying.texts()?;
     copying.objects()?;
     copying.delete()?;
@@ -121,6 +125,17 @@ pub fn copy(
         copying.remember()?;
     }
     Ok(copying.report)
+}
+
+fn list_texts(source: &Repository) -> Result<BTreeMap<String, Entry>, ReplicaError> {
+    let mut listed = BTreeMap::new();
+    for folder in ["roster/", "keys/", "recovery/", "attest/", "log/", "tomb/"] {
+        let list = source.store.list(folder, &mut |entry| {
+            listed.insert(entry.name.clone(), entry);
+        });
+        list.map_err(at(&source.store.location()))?;
+    }
+    Ok(listed)
 }
 
 impl Copying<'_> {
@@ -232,25 +247,15 @@ impl Copying<'_> {
     }
 
     /// Texts that have another length there: what is stored is not asked for, but a length is free.
-    fn find_damaged_texts(&mut self) -> Result<(), ReplicaError> {
-        let mut found = Vec::new();
-        for folder in ["roster/", "keys/", "recovery/", "log/", "tomb/"] {
-            let list = self.source.store.list(folder, &mut |entry| {
-                let there = self.target.stored.get(&entry.name);
-                if let Some(there) = there.filter(|there| there.size != entry.size) {
-                    let (name, place) = (entry.name, &self.target.place);
-                    let what = format!(
-                        "at {place} it has {} bytes, in the source {}",
-                        there.size, entry.size
-                    );
-                    found.push(Finding::new(name, Problem::WrongSize, what));
-                }
-            });
-            list.map_err(self.source_failed())?;
+    fn find_damaged_texts(&mut self) {
+        for (name, entry) in &self.listed {
+            let there = self.target.stored.get(name).map_or(entry.size, |there| there.size);
+            if there != entry.size && !self.target.in_the_way.contains(name) {
+                let place = &self.target.place;
+                let what = format!("at {place} it has {there} bytes, in the source {}", entry.size);
+                self.report.findings.push(Finding::new(name, Problem::WrongSize, what));
+            }
         }
-        found.retain(|finding| !self.target.in_the_way.contains(&finding.object));
-        self.report.findings.append(&mut found);
-        Ok(())
     }
 
     /// What is at the target now: whoever reads it on this host notices when it is set back.

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! * What is put was compared with its name, or is a text that another copy's verified history has.
-//! * Damaged bytes are kept below `aside/` before they are replaced; nothing is overwritten.
+//! * Damaged bytes are kept below `aside/` before they are replaced, but for those that the medium
+//!   does not give back; nothing is overwritten.
 //! * A crash leaves an object either as it was, missing with its bytes aside, or whole.
 //! * Copies of another generation are refused: their logs may have gone another way.
 

@@ -95,6 +95,14 @@ pub enum RepoError {
         /// The object.
         object: String,
     },
+    /// The medium does not give a signed text back.
+    #[error("{object} cannot be read")]
+    Unreadable {
+        /// The object.
+        object: String,
+        /// What the store said.
+        source: StoreError,
+    },
     /// Another host writes with this host's key.
     #[error("{object} was written by somebody else with the key of writer {writer}")]
     DuplicateWriter {

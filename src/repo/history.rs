@@ -201,8 +201,8 @@ impl History {
                 break;
             }
             let bytes = match text {
-                Err(error) if error.is_unreadable() => {
-                    self.findings.push(RepoError::Rollback { what: unreadable(&object, &error) });
+                Err(source) if source.is_unreadable() => {
+                    self.findings.push(RepoError::Unreadable { object, source });
                     (prev, next, gaps) = (None, seq.saturating_add(1), gaps + 1);
                     continue;
                 }
@@ -318,9 +318,9 @@ impl History {
         let entries: Vec<(u64, Entry)> = (1..).zip(entries).collect();
         for ((_, entry), text) in with_texts(repository, &entries) {
             let bytes = match text {
-                Err(error) if error.is_unreadable() => {
-                    let what = unreadable(&entry.name, &error);
-                    self.findings.push(RepoError::Rollback { what });
+                Err(source) if source.is_unreadable() => {
+                    let object = entry.name.clone();
+                    self.findings.push(RepoError::Unreadable { object, source });
                     return Ok(());
                 }
                 text => text?,
@@ -405,11 +405,6 @@ impl History {
             record.is_deleted = true;
         }
     }
-}
-
-fn unreadable(object: &str, error: &StoreError) -> String {
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    format!("{object} cannot be read: {cause}")
 }
 
 /// The entries with their texts, of which a few are fetched ahead.

@@ -7,10 +7,10 @@ use holdfast::maintenance::repair::{RepairKeys, drop_local_index, repair_segment
 use holdfast::progress::Progress;
 use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
+use holdfast::store::Store;
 use holdfast::store::memory::MemoryStore;
-use holdfast::store::requests::RequestCounts;
-use holdfast::store::{Entry, Put, Store, StoreError};
 
+use crate::hooked::Hooked;
 use crate::household::{Household, Keys, noise};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,49 +140,12 @@ fn a_lost_index_segment_is_built_anew_from_the_packs() {
     assert_eq!(before, after, "the writer believes the new segment");
 }
 
-/// A store where requests cost something, so that texts are kept on this host.
-struct Costly(Arc<MemoryStore>);
-
-impl Store for Costly {
-    fn location(&self) -> String {
-        "memory:costly".into()
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.0.put(name, bytes)
-    }
-
-    fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.0.get(name, bytes_max)
-    }
-
-    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        self.0.read_at(name, offset, buffer)
-    }
-
-    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<(), StoreError> {
-        self.0.list(prefix, visit)
-    }
-
-    fn stat(&self, name: &str) -> Result<Entry, StoreError> {
-        self.0.stat(name)
-    }
-
-    fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.0.delete(name)
-    }
-
-    fn requests(&self) -> Option<RequestCounts> {
-        Some(RequestCounts::default())
-    }
-}
-
 #[test]
 fn texts_that_this_host_has_kept_hide_no_damage() {
     let home = Household::new();
     home.backup("db", &[], b"some content");
     let states = home.fresh_states();
-    let open = || home.open_in(Arc::new(Costly(home.store.clone())), states.path());
+    let open = || home.open_in(Arc::new(Hooked::costly(&home.store)), states.path());
     let log = home.store.names().into_iter().find(|name| name.starts_with("log/")).unwrap();
     let whole = home.store.get(&log, u64::MAX).unwrap();
     assert!(History::read(&open()).unwrap().findings.is_empty());
@@ -192,4 +155,15 @@ fn texts_that_this_host_has_kept_hide_no_damage() {
     assert!(History::read(&open()).unwrap().findings.is_empty(), "nothing was kept");
     let findings = home.check(&open(), Keys::None).findings;
     assert!(findings.iter().any(|finding| finding.object == log), "{findings:?}");
+}
+
+#[test]
+fn another_format_is_found_where_nobody_asks_for_it() {
+    let home = Household::new();
+    let states = home.fresh_states();
+    let open = || home.open_in(Arc::new(Hooked::costly(&home.store)), states.path());
+    drop(open());
+    home.store.overwrite("FORMAT", b"holdfast 2 something\n");
+    let findings = home.check(&open(), Keys::None).findings;
+    assert!(findings.iter().any(|finding| finding.object == "FORMAT"), "{findings:?}");
 }

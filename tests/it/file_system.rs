@@ -137,3 +137,27 @@ fn numbers_lead_back_and_wrong_ones_lead_nowhere() {
         assert!(file_system.attributes(ino).is_err(), "{ino}");
     }
 }
+
+#[test]
+fn an_older_snapshot_is_not_the_latest_while_a_newer_one_cannot_be_read() {
+    let home = Household::new();
+    home.backup("a", &[], b"older");
+    let before = home.store.names();
+    home.backup("a", &[], b"newer");
+    let is_new = |name: &String| name.starts_with("snap/") && !before.contains(name);
+    let newest = home.store.names().into_iter().find(is_new).unwrap();
+    home.store.overwrite(&newest, b"damaged");
+    let (first, progress) = file_system(&home);
+    let listed = names(&first, walk(&first, &["a"]).unwrap());
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(walk(&first, &["a", "latest"]).unwrap_err(), VfsError::NotFound);
+    assert_eq!(progress.take_messages().len(), 1);
+    let older = walk(&first, &["a", &listed[0], "a"]).unwrap();
+    assert_eq!(read(&first, older).unwrap(), b"older");
+    home.backup("a", &[], b"newest");
+    let (then, _) = file_system(&home);
+    let latest = walk(&then, &["a", "latest"]).unwrap();
+    let target = String::from_utf8(then.link_target(latest).unwrap().clone()).unwrap();
+    let newest = walk(&then, &["a", &target, "a"]).unwrap();
+    assert_eq!(read(&then, newest).unwrap(), b"newest");
+}

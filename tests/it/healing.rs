@@ -14,9 +14,11 @@ use holdfast::repo::error::RepoError;
 use holdfast::repo::history::History;
 use holdfast::repo::unlock::Unlocked;
 use holdfast::store::memory::MemoryStore;
-use holdfast::store::{Entry, Put, Store, StoreError};
+use holdfast::store::recording::OperationKind;
+use holdfast::store::{Store, StoreError};
 use tempfile::TempDir;
 
+use crate::hooked::Hooked;
 use crate::household::{GRACE, Household, Keys};
 use crate::replica::{contents, copy_to, elsewhere, open_at, world};
 
@@ -232,11 +234,22 @@ fn a_bad_sector_is_damage_of_one_object() {
     let (copy, _states) = as_copy(&home, west);
     let objects = ["data/", "snap/", "log/"].map(|kind| first(&home, kind));
     for object in &objects {
-        let bad: Arc<dyn Store> = Arc::new(BadSector {
-            of: object.clone(),
-            on: home.store.clone(),
-            is_gone: AtomicBool::new(false),
-        });
+        // It cannot be read until it is made anew.
+        let (of, is_gone) = (object.clone(), AtomicBool::new(false));
+        let bad: Arc<dyn Store> = Arc::new(Hooked::new(&home.store, move |kind, name| {
+            match kind {
+                OperationKind::Delete if name == of => is_gone.store(true, Relaxed),
+                OperationKind::Get | OperationKind::ReadAt
+                    if name == of && !is_gone.load(Relaxed) =>
+                {
+                    let errno = rustix::io::Errno::IO.raw_os_error();
+                    let source = std::io::Error::from_raw_os_error(errno);
+                    return Err(StoreError::Io { action: "read", path: name.into(), source });
+                }
+                _ => {}
+            }
+            Ok(())
+        }));
         let broken = home.open_in(bad.clone(), home.states.path());
         let findings = home.check(&broken, Keys::None).findings;
         assert!(findings.iter().any(|finding| finding.object == *object), "{findings:?}");
@@ -250,54 +263,4 @@ fn a_bad_sector_is_damage_of_one_object() {
         assert_eq!((&healed[0].object, healed[0].kept_aside), (object, false));
     }
     assert_eq!(contents(&home, &home.open()), all);
-}
-
-/// One object cannot be read until it is written again.
-struct BadSector {
-    of: String,
-    on: Arc<MemoryStore>,
-    is_gone: AtomicBool,
-}
-
-impl BadSector {
-    fn read(&self, name: &str) -> Result<(), StoreError> {
-        if name != self.of || self.is_gone.load(Relaxed) {
-            return Ok(());
-        }
-        let source = std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
-        Err(StoreError::Io { action: "read", path: name.into(), source })
-    }
-}
-
-impl Store for BadSector {
-    fn location(&self) -> String {
-        self.on.location()
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.on.put(name, bytes)
-    }
-
-    fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.read(name)?;
-        self.on.get(name, bytes_max)
-    }
-
-    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        self.read(name)?;
-        self.on.read_at(name, offset, buffer)
-    }
-
-    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<(), StoreError> {
-        self.on.list(prefix, visit)
-    }
-
-    fn stat(&self, name: &str) -> Result<Entry, StoreError> {
-        self.on.stat(name)
-    }
-
-    fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.is_gone.fetch_or(name == self.of, Relaxed);
-        self.on.delete(name)
-    }
 }

@@ -19,6 +19,7 @@ mod fault_proxy;
 mod file_system;
 mod forget;
 mod healing;
+mod hooked;
 mod hostile;
 mod household;
 mod keys;

@@ -18,14 +18,15 @@ use holdfast::repo::error::RepoError;
 use holdfast::repo::history::History;
 use holdfast::repo::open::Repository;
 use holdfast::repo::unlock::Unlocked;
+use holdfast::store::Store;
 use holdfast::store::faulty::{Fault, FaultyStore, Strike};
 use holdfast::store::memory::MemoryStore;
 use holdfast::store::recording::{OperationKind, RecordingStore};
-use holdfast::store::{Entry, Put, Store, StoreError};
 use holdfast::units::Part;
 use tempfile::TempDir;
 
 use crate::healing::flip;
+use crate::hooked::Hooked;
 use crate::household::{GRACE, Household, Keys, noise, stream};
 
 /// A store at another place than the household's.
@@ -373,58 +374,25 @@ fn a_commit_that_a_promotion_has_fenced_off_does_not_stop_its_writer() {
     assert!(west.names().iter().any(|name| name.starts_with("aside/log/")));
 }
 
-/// A target that is promoted by somebody else when the first commit is put.
-struct PromotedMeanwhile<'a> {
-    home: &'a Household,
-    on: Arc<MemoryStore>,
-    is_due: AtomicBool,
-}
-
-impl Store for PromotedMeanwhile<'_> {
-    fn location(&self) -> String {
-        self.on.location()
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, StoreError> {
-        if name.starts_with("log/") && self.is_due.swap(false, Relaxed) {
-            let (mut replica, _states) = open_at(self.home, self.on.clone());
-            let owner = std::slice::from_ref(&self.home.owner);
-            let unlocked = Unlocked::open(&replica, owner).unwrap();
-            promote(&mut replica, &unlocked).unwrap();
-        }
-        self.on.put(name, bytes)
-    }
-
-    fn get(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.on.get(name, bytes_max)
-    }
-
-    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        self.on.read_at(name, offset, buffer)
-    }
-
-    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<(), StoreError> {
-        self.on.list(prefix, visit)
-    }
-
-    fn stat(&self, name: &str) -> Result<Entry, StoreError> {
-        self.on.stat(name)
-    }
-
-    fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.on.delete(name)
-    }
-}
-
 #[test]
 fn a_copy_to_what_becomes_the_primary_meanwhile_is_no_success() {
     let (home, all) = world();
     let west = elsewhere(&home);
     copy_to(&home, &*west).unwrap();
     home.backup("db", &[], b"copied too late");
-    let target = PromotedMeanwhile { home: &home, on: west.clone(), is_due: AtomicBool::new(true) };
+    let is_due = AtomicBool::new(true);
+    let target = Hooked::new(&west, |kind, name| {
+        let is_commit = kind == OperationKind::Put && name.starts_with("log/");
+        if is_commit && is_due.swap(false, Relaxed) {
+            let (mut replica, _states) = open_at(&home, west.clone());
+            let owner = std::slice::from_ref(&home.owner);
+            let unlocked = Unlocked::open(&replica, owner).unwrap();
+            promote(&mut replica, &unlocked).unwrap();
+        }
+        Ok(())
+    });
     let refused = copy_to(&home, &target).unwrap_err();
     assert!(matches!(refused, ReplicaError::Promoted { found: 2, .. }), "{refused}");
-    let (promoted, _states) = open_at(&home, west);
+    let (promoted, _states) = open_at(&home, west.clone());
     assert_eq!(contents(&home, &promoted), all);
 }

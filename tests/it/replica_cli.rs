@@ -359,4 +359,8 @@ fn a_damaged_snapshot_does_not_keep_the_others_from_a_partner() {
         .ends(4)
         .says("Saved 3 snapshots…")
         .warns("…1 snapshots are damaged here, and are not there");
+    // One that cannot even be opened is missed as well.
+    fs::remove_file(object(&home, "main", "snap/")).unwrap();
+    let again = home.run(&["copy", "--reencrypt", "--to", &partner]).ends(4);
+    assert!(again.stderr.contains("snapshots are damaged here"), "{}", again.stderr);
 }

@@ -1,6 +1,7 @@
 //! `holdfast copy`: brings a replica up to date.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -82,12 +83,12 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<Exit, CommandError> {
     let report = copy(&repository, &*store, options, SystemClock.now(), &progress);
     watch.finish();
     let report = report.map_err(failed)?;
-    if !args.dry_run && report.findings.is_empty() {
-        let mut known = replicas::read(repository.state.path())?;
-        if let Some(one) = known.get_mut(&named.name) {
-            one.copied = Some(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-            replicas::write(repository.state.path(), &known)?;
-        }
+    if !args.dry_run
+        && report.findings.is_empty()
+        && let Err(error) = note_time(repository.state.path(), &named.name)
+    {
+        let what = format!("when it was copied is not remembered: {}", error.what());
+        context.output.warning(&what);
     }
     print(context, args, &report, &named.name, started);
     let requests = (repository.store.requests(), store.requests());
@@ -110,6 +111,13 @@ pub fn run(args: &CopyArgs, context: &Context) -> Result<Exit, CommandError> {
     }
     let what = format!("{} objects are damaged or missing", report.findings.len());
     Err(CommandError::new(&replica::DAMAGED, what))
+}
+
+fn note_time(folder: &Path, name: &str) -> Result<(), CommandError> {
+    let mut known = replicas::read(folder)?;
+    let Some(one) = known.get_mut(name) else { return Ok(()) };
+    one.copied = Some(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    replicas::write(folder, &known)
 }
 
 fn print(context: &Context, args: &CopyArgs, report: &CopyReport, name: &str, started: Instant) {

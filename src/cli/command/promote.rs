@@ -5,11 +5,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::command::copy::failed;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Location};
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::open_repository::{open_at, unlock};
 use crate::cli::reading::commits_behind;
 use crate::cli::replicas;
+use crate::id::RepositoryId;
 use crate::replica::promote::promote;
 use crate::repo::history::History;
 use crate::repo::state::StateDir;
@@ -42,23 +43,25 @@ pub fn run(args: &PromoteArgs, context: &Context) -> Result<Exit, CommandError> 
     let mut repository = open_at(context, &location.place, &location.s3, None)?;
     let unlocked = unlock(context, &repository)?;
     let done = promote(&mut repository, &unlocked).map_err(failed)?;
-    // From now on this host measures every place by the new generation: the old primary is older.
-    let seen = StateDir::open(&context.state_dir()?, repository.id)?.witness()?;
-    let promoted = open_at(context, &location.place, &location.s3, Some(repository.id))?;
-    let behind = commits_behind(&History::read(&promoted)?, &seen.logs);
+    // It has happened from here on, whatever fails.
     let output = &context.output;
-    if behind > 0 {
-        output.warning(&format!(
-            "this host has seen {behind} commits that were not copied here: they do not count; a \
-             copy onto the old primary keeps them below aside/ there"
-        ));
-    }
     let place = repository.store.location();
     output.line(&format!("{place} is the primary now, of generation {}", done.generation));
     for (actor, seq) in &done.fences {
         output.note(&format!("  log {actor}: commits up to {seq} count"));
     }
     output.note(&format!("On every host: -r '{place}' from now on."));
+    match follow(context, &location, repository.id) {
+        Ok(0) => {}
+        Ok(behind) => output.warning(&format!(
+            "this host has seen {behind} commits that were not copied here: they do not count; a \
+             copy onto the old primary keeps them below aside/ there"
+        )),
+        Err(error) => {
+            output.warning(&format!("this host has not seen it yet: {}", error.what()));
+            output.note("  do not use the old primary; any command with the new one cures it");
+        }
+    }
     let fences: Vec<_> =
         done.fences.iter().map(|(id, seq)| json!({ "log": id.to_string(), "last": seq })).collect();
     output.summary(
@@ -69,4 +72,16 @@ pub fn run(args: &PromoteArgs, context: &Context) -> Result<Exit, CommandError> 
         }),
     );
     Ok(Exit::Done)
+}
+
+/// Measures every place by the new generation from now on: the old primary is older. How many commits
+/// this host has seen that do not count.
+fn follow(
+    context: &Context,
+    location: &Location,
+    repository: RepositoryId,
+) -> Result<u64, CommandError> {
+    let seen = StateDir::open(&context.state_dir()?, repository)?.witness()?;
+    let promoted = open_at(context, &location.place, &location.s3, Some(repository))?;
+    Ok(commits_behind(&History::read(&promoted)?, &seen.logs))
 }

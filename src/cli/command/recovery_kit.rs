@@ -154,7 +154,7 @@ impl Kit {
         let is_bucket = location.starts_with("s3://");
         if is_bucket {
             lines.push(
-                "  export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…    who may read it".into(),
+                "  export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…   # who may read it".into(),
             );
         }
         lines.push(format!("  holdfast -r '{location}' snapshots{}", self.option("-i")));
@@ -170,7 +170,7 @@ impl Kit {
             let endpoint = options.split('&').find_map(|option| option.strip_prefix("endpoint="));
             let endpoint = endpoint.map(|url| format!(" --endpoint-url {url}")).unwrap_or_default();
             lines.push(format!(
-                "  aws s3 sync{endpoint} {bucket} {folder}    or any other tool for S3"
+                "  aws s3 sync{endpoint} {bucket} {folder}   # or any other tool for S3"
             ));
         }
         let script = format!("  python3 {folder}/recovery/restore.py {folder} --id {repository}");
@@ -227,6 +227,16 @@ mod tests {
             key_files: vec![KitKey { id: "0123".into(), kinds: "passphrase".into(), tested: true }],
             identity: identity.map(|secret| ("/h/x.identity".into(), secret)),
         }
+    }
+
+    #[test]
+    fn a_bucket_is_fetched_before_it_is_read_without_holdfast() {
+        let location = "s3://acme/main?endpoint=https://eu.example.net&region=eu";
+        let page = Kit { location: location.into(), ..kit(None) }.lines().join("\n");
+        assert!(page.contains(&format!("holdfast -r '{location}' snapshots")), "{page}");
+        let sync = "aws s3 sync --endpoint-url https://eu.example.net s3://acme/main /somewhere/";
+        assert!(page.contains(sync), "{page}");
+        assert!(page.contains("python3 /somewhere/repository/recovery/restore.py"), "{page}");
     }
 
     #[test]

@@ -42,8 +42,10 @@ pub fn run(to: &str, dry_run: bool, context: &Context) -> Result<Exit, CommandEr
     }
     let mut done = read(&target)?;
     let started = Instant::now();
-    let (mut copied, mut stored, mut damaged, mut is_partial) = (0_u64, 0_u64, 0_u64, false);
-    for found in reading.all(context) {
+    let (mut copied, mut stored, mut is_partial) = (0_u64, 0_u64, false);
+    let readable = reading.all(context);
+    let mut damaged = (reading.history.live().count() - readable.len()) as u64;
+    for found in readable {
         let id = found.0.name.id.to_string();
         if done.contains_key(&id) {
             continue;

@@ -69,13 +69,10 @@ impl Copying<'_> {
     }
 
     fn keys_and_help(&mut self) -> Result<(), ReplicaError> {
-        let mut names: HashSet<String> = HashSet::new();
-        for folder in ["keys/", "recovery/", "attest/"] {
-            let list = self.source.store.list(folder, &mut |entry| {
-                names.insert(entry.name);
-            });
-            list.map_err(self.source_failed())?;
-        }
+        let is_help = |name: &&String| {
+            ["keys/", "recovery/", "attest/"].iter().any(|folder| name.starts_with(folder))
+        };
+        let mut names: HashSet<String> = self.listed.keys().filter(is_help).cloned().collect();
         let extra = self.target.stored.keys().filter(|name| name.starts_with("keys/operator-"));
         self.report.extra_keys = extra.filter(|name| !names.contains(*name)).cloned().collect();
         self.report.extra_keys.sort_unstable();
@@ -121,10 +118,8 @@ impl Copying<'_> {
 
     /// The tombstones that are older than the grace time, up to the first that is not.
     fn tombs(&mut self) -> Result<(), ReplicaError> {
-        let mut listed: Vec<Entry> = Vec::new();
-        let list = self.source.store.list("tomb/", &mut |entry| listed.push(entry));
-        list.map_err(self.source_failed())?;
-        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let is_tomb = |entry: &&Entry| entry.name.starts_with("tomb/");
+        let listed: Vec<Entry> = self.listed.values().filter(is_tomb).cloned().collect();
         let head = self.history.tomb.map_or(0, |(seq, _)| seq);
         let grace = Duration::from_secs(self.source.roster.grace_seconds);
         for (seq, entry) in (1..=head).zip(listed) {
