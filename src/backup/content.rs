@@ -196,6 +196,14 @@ impl ContentBuilder {
         Ok(())
     }
 
+    /// All references, none out of line; empty for an endless stream. Everything must have been
+    /// resolved.
+    #[must_use]
+    pub fn runs(&self) -> &[ChunkRun] {
+        assert!(self.pieces.is_empty(), "content is asked for when nothing waits");
+        if self.is_endless { &[] } else { &self.runs }
+    }
+
     /// The references; everything must have been resolved.
     pub fn finish(
         mut self,

@@ -4,6 +4,7 @@ use crate::index::database::IndexError;
 use crate::index::previous_tree::PreviousTreeError;
 use crate::repo::chunk_writer::WriteError;
 use crate::repo::error::RepoError;
+use crate::source::postgres::error::PostgresError;
 
 /// A run that ended without a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,14 @@ pub enum BackupError {
         name: String,
         /// What went wrong.
         source: crate::source::error::SourceError,
+    },
+    /// A `PostgreSQL` server failed, or the way to it.
+    #[error("the PostgreSQL server of {name} failed")]
+    Postgres {
+        /// Name of the source.
+        name: String,
+        /// What went wrong.
+        source: PostgresError,
     },
     /// A root does not exist or cannot be read at all.
     #[error("{path} cannot be backed up")]

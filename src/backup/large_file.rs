@@ -3,22 +3,17 @@
 
 use std::sync::Arc;
 
-use crate::backup::block::Block;
 use crate::backup::entry_reader::{EntryReader, take_outcome, unreadable};
-use crate::backup::item::{Ended, Entry, Item, Pages, Step};
+use crate::backup::item::{Ended, Entry, Item, Step};
 use crate::backup::ordered::Giver;
+use crate::backup::pages::{PageFile, read_pages};
 use crate::backup::stream::Reading;
 use crate::backup::tree_root::message;
-use crate::crypto::ids::{DomainKeys, content_hasher};
+use crate::crypto::ids::content_hasher;
 use crate::index::previous_tree::PreviousEntry;
 use crate::source::error::SourceError;
 use crate::source::files::content::{FileReader, ReadVerdict};
 use crate::source::files::entry::EntryHandle;
-
-/// Plain bytes of pages that are compared as one piece of work.
-const PAGES_BLOCK_BYTES: usize = 1024 * 1024;
-/// Length of a page's fingerprint.
-const FINGERPRINT_BYTES: usize = 16;
 
 /// A file that is read block by block.
 pub struct LargeFile {
@@ -96,8 +91,9 @@ fn read_once(
     let mut hash = None;
     let goes_on = if let Some(page_bytes) = file.page_bytes {
         let mut hasher = content_hasher();
-        let previous = file.previous.as_ref();
-        let goes_on = read_pages(&mut content, page_bytes, previous, reading, items, &mut hasher)?;
+        let pages = PageFile { page_bytes, previous: file.previous.as_ref(), check: None };
+        let mut read = |buffer: &mut [u8]| content.read_full(buffer);
+        let goes_on = read_pages(&mut read, &pages, reading, items, &mut hasher)?;
         hash = Some(hasher.content_hash());
         goes_on
     } else {
@@ -115,67 +111,4 @@ fn read_once(
     let is_known = file.is_known;
     let ended = Ended { entry: file.entry.clone(), hash, is_known, discard: None };
     Ok(if items.give(Item::End(Box::new(ended))) { Reached::End } else { Reached::Nobody })
-}
-
-fn read_pages(
-    content: &mut FileReader,
-    page_bytes: u32,
-    previous: Option<&PreviousEntry>,
-    reading: &Reading,
-    items: &mut Giver<Item>,
-    hasher: &mut crate::crypto::ids::ContentHasher,
-) -> Result<bool, SourceError> {
-    let old: Arc<[u8]> = previous.map_or_else(|| Arc::from([]), |p| Arc::from(&p.fingerprints[..]));
-    if let Some(previous) = previous
-        && !old.is_empty()
-        && !items.give(Item::PreviousPages(previous.node.content.runs.clone()))
-    {
-        return Ok(false);
-    }
-    let mut first_page = 0;
-    loop {
-        let mut block = reading.blocks.block(PAGES_BLOCK_BYTES);
-        let length = content.read_full(&mut block)?;
-        block.truncate(length);
-        if block.is_empty() {
-            return Ok(true);
-        }
-        hasher.update(&block);
-        let Some(slot) = items.slot() else { return Ok(false) };
-        let (keys, old) = (reading.keys.clone(), Arc::clone(&old));
-        let at = first_page * FINGERPRINT_BYTES;
-        reading.workers.submit(move |_| {
-            let old = old.get(at..).unwrap_or_default();
-            slot.fill(Item::Pages(compare_pages(&keys, block, page_bytes, old)));
-        });
-        first_page += length.div_ceil(page_bytes as usize);
-        if reading.progress.is_cancelled() {
-            items.give(Item::Failed(crate::backup::error::BackupError::Cancelled));
-            return Ok(false);
-        }
-    }
-}
-
-/// Fingerprints the pages of a block and moves those that differ from the old ones to its front.
-fn compare_pages(keys: &DomainKeys, mut block: Block, page_bytes: u32, old: &[u8]) -> Pages {
-    let mut pages = Pages { page_bytes, total_bytes: block.len() as u64, ..Pages::default() };
-    let mut old = old.chunks_exact(FINGERPRINT_BYTES);
-    let (mut at, mut changed) = (0, 0);
-    while at < block.len() {
-        let end = block.len().min(at + page_bytes as usize);
-        let page = &block[at..end];
-        let fingerprint = keys.fingerprint(page);
-        // A short last page may have been longer before: only whole pages are kept.
-        let is_kept = old.next() == Some(&fingerprint) && page.len() == page_bytes as usize;
-        pages.kept.push(is_kept);
-        pages.fingerprints.extend_from_slice(&fingerprint);
-        if !is_kept {
-            block.copy_within(at..end, changed);
-            changed += end - at;
-        }
-        at = end;
-    }
-    block.truncate(changed);
-    pages.changed = block;
-    pages
 }

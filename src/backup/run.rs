@@ -10,13 +10,13 @@ use crate::backup::item::Item;
 use crate::backup::ordered::{Giver, ordered};
 use crate::backup::sequencer::{FinishedRoot, Sequencer};
 use crate::backup::stream::Reading;
+use crate::backup::successor::Successor;
 use crate::backup::usage::Usage;
 use crate::chunker::{ChunkSizes, Chunker, GearTable};
 use crate::clock::Clock;
 use crate::format::commit::ObjectName;
-use crate::format::snapshot::{Root, Snapshot, Statistics};
+use crate::format::snapshot::{Facts, Root, Snapshot, Statistics};
 use crate::id::PackHandle;
-use crate::index::previous_tree::PreviousTreeWriter;
 use crate::progress::Progress;
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
@@ -55,9 +55,13 @@ pub trait RootSource: Send {
         &mut self,
         session: &mut WriteSession,
         label: &SnapshotLabel,
-    ) -> Result<Option<PreviousTreeWriter>, BackupError> {
+    ) -> Result<Option<Successor>, BackupError> {
         let _ = (session, label);
         Ok(None)
+    }
+    /// What the source says about itself; asked for when everything was read.
+    fn facts(&self) -> Option<Facts> {
+        None
     }
     /// Reads everything, in order. Runs in a thread of its own.
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>);
@@ -74,6 +78,8 @@ pub struct BackupSummary {
     pub is_partial: bool,
     /// The packs that the snapshot needs, old ones too.
     pub packs: Vec<ObjectName>,
+    /// What the roots say about themselves.
+    pub facts: Vec<Facts>,
 }
 
 /// Makes one snapshot of all `roots`.
@@ -118,6 +124,7 @@ pub fn run(
     }
     session.chunks.finish().map_err(RepoError::from)?;
     let counts = session.chunks.counts();
+    let facts = written.iter().filter_map(|root| root.facts.clone()).collect();
     let (committed, packs) =
         commit(session, &*clock, label, written, &usage, &mut statistics, counts)?;
     // The snapshot is there, whatever becomes of the cache that the next run compares with.
@@ -125,7 +132,7 @@ pub fn run(
         progress.warn(format!("{error}: {}", error.source));
     }
     let is_partial = statistics.errors > 0;
-    Ok(BackupSummary { committed: Some(committed), statistics, is_partial, packs })
+    Ok(BackupSummary { committed: Some(committed), statistics, is_partial, packs, facts })
 }
 
 fn refuse_twice(roots: &[Box<dyn RootSource>]) -> Result<(), BackupError> {
@@ -141,9 +148,9 @@ fn run_root(
     source: &mut dyn RootSource,
     (reading, chunker): (&Reading, &Chunker),
     (usage, statistics): (&mut Usage, &mut Statistics),
-    previous: Option<PreviousTreeWriter>,
+    previous: Option<Successor>,
     threads: usize,
-) -> Result<(FinishedRoot, Option<PreviousTreeWriter>), BackupError> {
+) -> Result<(FinishedRoot, Option<Successor>), BackupError> {
     let (mut giver, taker) = ordered::<Item>(threads * WINDOW_PER_THREAD);
     let progress = Arc::clone(&reading.progress);
     std::thread::scope(|scope| {
@@ -175,6 +182,7 @@ fn snapshot_root(source: &dyn RootSource, root: FinishedRoot, chunker: &Chunker)
         entries: root.tree.entries,
         bytes: root.bytes,
         chunker: chunker.sizes().to_string(),
+        facts: source.facts(),
     }
 }
 

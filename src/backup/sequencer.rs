@@ -9,13 +9,14 @@ use crate::backup::content::ContentBuilder;
 use crate::backup::error::BackupError;
 use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, Pages, SmallFile, Step};
 use crate::backup::page_map::{PageMap, mark_wasteful};
+use crate::backup::successor::Successor;
 use crate::backup::tree_builder::{BuiltTree, TreeBuilder};
 use crate::backup::usage::Usage;
 use crate::crypto::ids::{ChunkKind, ContentHasher, content_hasher};
 use crate::format::node::{Content, Node, NodeKind};
 use crate::format::snapshot::Statistics;
 use crate::format::tree::EntryKey;
-use crate::index::previous_tree::{PreviousEntry, PreviousTreeWriter};
+use crate::index::previous_tree::PreviousEntry;
 use crate::progress::Progress;
 use crate::repo::session::WriteSession;
 
@@ -64,7 +65,7 @@ pub struct Sequencer<'a> {
     usage: &'a mut Usage,
     statistics: &'a mut Statistics,
     progress: &'a Progress,
-    previous: Option<PreviousTreeWriter>,
+    previous: Option<Successor>,
     tree: TreeBuilder,
     root: Option<Node>,
     bytes: u64,
@@ -80,7 +81,7 @@ impl<'a> Sequencer<'a> {
         usage: &'a mut Usage,
         statistics: &'a mut Statistics,
         progress: &'a Progress,
-        previous: Option<PreviousTreeWriter>,
+        previous: Option<Successor>,
     ) -> Self {
         Self {
             session,
@@ -363,23 +364,29 @@ impl<'a> Sequencer<'a> {
 
     fn write(&mut self, ready: Waiting) -> Result<(), BackupError> {
         let Waiting { mut entry, content, mut fingerprints, page_bytes, .. } = ready;
-        let finished = content.finish(&mut self.session.chunks, self.usage)?;
         if page_bytes > 0 {
-            mark_wasteful(
-                &mut fingerprints,
-                page_bytes,
-                &finished.all_runs,
-                self.session.chunks.lookup(),
-            )?;
+            let lookup = self.session.chunks.lookup();
+            mark_wasteful(&mut fingerprints, page_bytes, content.runs(), lookup)?;
         }
-        entry.node.content = finished.content;
-        if entry.dir.is_empty() && entry.node.name.is_empty() || entry.node.kind == NodeKind::Stream
+        let is_root = entry.dir.is_empty() && entry.node.name.is_empty();
+        if let Some(Successor::AnyOrder(entries)) = &mut self.previous
+            && !is_root
         {
+            let key = EntryKey { dir: entry.dir.to_vec(), name: entry.node.name.clone() };
+            let mut node = entry.node;
+            node.content = Content { depth: 0, runs: content.runs().to_vec() };
+            let (device, inode) = (entry.device, entry.inode);
+            entries.push(&PreviousEntry { key, node, device, inode, fingerprints })?;
+            return Ok(());
+        }
+        let finished = content.finish(&mut self.session.chunks, self.usage)?;
+        entry.node.content = finished.content;
+        if is_root || entry.node.kind == NodeKind::Stream {
             self.root = Some(entry.node);
             return Ok(());
         }
         self.tree.push(&entry.dir, &entry.node, &mut self.session.chunks, self.usage)?;
-        if let Some(previous) = &mut self.previous {
+        if let Some(Successor::InOrder(previous)) = &mut self.previous {
             let key = EntryKey { dir: entry.dir.to_vec(), name: entry.node.name.clone() };
             let mut node = entry.node;
             node.content = Content { depth: 0, runs: finished.all_runs };
@@ -390,10 +397,19 @@ impl<'a> Sequencer<'a> {
     }
 
     /// Ends the root: everything is in its place, its tree is stored.
-    pub fn finish(mut self) -> Result<(FinishedRoot, Option<PreviousTreeWriter>), BackupError> {
+    pub fn finish(mut self) -> Result<(FinishedRoot, Option<Successor>), BackupError> {
         self.session.chunks.settle()?;
         self.move_on()?;
         assert!(self.waiting.is_empty(), "after settling nothing waits");
+        if let Some(Successor::AnyOrder(entries)) = &mut self.previous {
+            let (chunks, usage) = (&mut self.session.chunks, &mut *self.usage);
+            for number in 0..entries.sort()? {
+                let PreviousEntry { key, mut node, .. } = entries.read(number)?;
+                let content = ContentBuilder::of_runs(node.content.runs);
+                node.content = content.finish(chunks, usage)?.content;
+                self.tree.push(&key.dir, &node, chunks, usage)?;
+            }
+        }
         let tree = self.tree.finish(&mut self.session.chunks, self.usage)?;
         let node = self.root.ok_or(BackupError::ThreadLost)?;
         Ok((FinishedRoot { node, tree, bytes: self.bytes }, self.previous))

@@ -10,7 +10,7 @@ use crate::backup::run::RootSource;
 use crate::backup::stream::Reading;
 use crate::chunker::{ChunkSizes, Chunker};
 use crate::format::node::{Content, Node, NodeKind};
-use crate::format::snapshot::Root;
+use crate::format::snapshot::{Facts, Root};
 use crate::repo::chunk_reader::ChunkReader;
 use crate::repo::content_reader::ContentRuns;
 use crate::repo::read_access::{FrameSpan, ReadAccess};
@@ -148,6 +148,10 @@ impl RootSource for SnapshotRoot {
 
     fn chunk_sizes(&self) -> ChunkSizes {
         ChunkSizes::STREAM
+    }
+
+    fn facts(&self) -> Option<Facts> {
+        self.root.facts.clone()
     }
 
     fn read(&mut self, reading: &Reading, _: &Chunker, items: &mut Giver<Item>) {

@@ -14,6 +14,7 @@ use crate::backup::large_file::{LargeFile, read_large};
 use crate::backup::ordered::Giver;
 use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::backup::stream::Reading;
+use crate::backup::successor::Successor;
 use crate::chunker::{ChunkSizes, Chunker};
 use crate::format::node::{Bytes, Node, NodeKind, UnixTime};
 use crate::format::tree::EntryKey;
@@ -94,7 +95,7 @@ impl RootSource for TreeRoot {
         &mut self,
         session: &mut WriteSession,
         label: &SnapshotLabel,
-    ) -> Result<Option<PreviousTreeWriter>, BackupError> {
+    ) -> Result<Option<Successor>, BackupError> {
         let path = session.repository.state.tree_path(&label.source, &self.path());
         self.visible = session.chunks.lookup().visible_handles();
         if !self.is_forced {
@@ -103,7 +104,8 @@ impl RootSource for TreeRoot {
             });
         }
         let begun = UnixTime(self.begun.0 - RACY_SECONDS, self.begun.1);
-        Ok(Some(PreviousTreeWriter::create(&path, session.run(), begun)?))
+        let successor = PreviousTreeWriter::create(&path, session.run(), begun)?;
+        Ok(Some(Successor::InOrder(successor)))
     }
 
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {

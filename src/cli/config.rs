@@ -200,6 +200,19 @@ pub enum SourceKind {
     Files,
     /// The output of a command.
     Command,
+    /// A PostgreSQL server.
+    Postgres,
+}
+
+/// What a backup of a PostgreSQL server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PostgresMethod {
+    /// A dump of one database, as `pg_dump` makes it
+    #[default]
+    Dump,
+    /// The whole cluster, as `pg_basebackup` takes it: the base for any point in time
+    Base,
 }
 
 /// `[sources.NAME]`
@@ -247,6 +260,10 @@ pub struct SourceConfig {
     pub command: Vec<String>,
     /// Command: name of the stream; the source's own name where it is left out.
     pub name: Option<String>,
+    /// Postgres: connection string, without a password.
+    pub connection: Option<String>,
+    /// Postgres: what `backup` makes.
+    pub method: Option<PostgresMethod>,
 }
 
 /// `[retention.NAME]`
@@ -412,8 +429,18 @@ impl SourceConfig {
             || self.one_file_system
             || self.exclude_larger_than.is_some();
         let for_commands = !self.command.is_empty() || self.name.is_some();
+        let for_postgres = self.connection.is_some() || self.method.is_some();
         match self.kind {
             SourceKind::Files if self.paths.is_empty() => Err("kind files needs paths"),
+            SourceKind::Postgres if self.connection.is_none() => {
+                Err("kind postgres needs connection")
+            }
+            SourceKind::Postgres if for_files || for_commands || !self.paths.is_empty() => {
+                Err("kind postgres has connection and method only")
+            }
+            SourceKind::Files | SourceKind::Command if for_postgres => {
+                Err("only kind postgres has connection and method")
+            }
             SourceKind::Files if for_commands => Err("kind files has neither command nor name"),
             SourceKind::Command if self.command.is_empty() => Err("kind command needs command"),
             SourceKind::Command if for_files || !self.paths.is_empty() => {

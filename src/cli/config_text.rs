@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::cli::config::{
-    Config, KeepConfig, RepositoryConfig, SecretProvider, SourceConfig, SourceKind,
+    Config, KeepConfig, PostgresMethod, RepositoryConfig, SecretProvider, SourceConfig, SourceKind,
 };
 
 /// Tables and keys in the order of the documentation; valid TOML but for the `***`.
@@ -70,6 +70,7 @@ fn source_text(text: &mut String, source: &SourceConfig) {
     let kind = match source.kind {
         SourceKind::Files => "files",
         SourceKind::Command => "command",
+        SourceKind::Postgres => "postgres",
     };
     string(text, "kind", Some(kind));
     let of_paths = |paths: &[std::path::PathBuf]| -> Vec<String> {
@@ -92,6 +93,12 @@ fn source_text(text: &mut String, source: &SourceConfig) {
     string(text, "exclude-larger-than", size.as_deref());
     list(text, "command", &source.command);
     string(text, "name", source.name.as_deref());
+    string(text, "connection", source.connection.as_deref());
+    let method = source.method.map(|method| match method {
+        PostgresMethod::Dump => "dump",
+        PostgresMethod::Base => "base",
+    });
+    string(text, "method", method);
     list(text, "tags", &source.tags);
 }
 

@@ -5,7 +5,9 @@
 use std::error::Error;
 use std::io::ErrorKind;
 
-use crate::cli::explain::{Explanation, check, key, prune, repository, store, trust, usage};
+use crate::cli::explain::{
+    Explanation, check, key, postgres, prune, repository, store, trust, usage,
+};
 use crate::crypto::recipient::KeyTextError;
 use crate::crypto::seal::SealError;
 use crate::crypto::unseal::OpenError;
@@ -15,6 +17,7 @@ use crate::index::database::IndexError;
 use crate::repo::chunk_writer::WriteError;
 use crate::repo::error::RepoError;
 use crate::repo::pack_reader::PackReadError;
+use crate::source::postgres::error::PostgresError;
 use crate::store::StoreError;
 
 /// The kind of one error, its sources aside.
@@ -40,6 +43,9 @@ pub fn known_kind(error: &(dyn Error + 'static)) -> Option<&'static Explanation>
     if let Some(error) = error.downcast_ref::<IndexError>() {
         return Some(index_kind(error));
     }
+    if let Some(error) = error.downcast_ref::<PostgresError>() {
+        return Some(postgres_kind(error));
+    }
     if let Some(PackReadError::Chunk { .. }) = error.downcast_ref() {
         return Some(&trust::CONTENT);
     }
@@ -54,6 +60,26 @@ fn io_kind(error: &std::io::Error) -> Option<&'static Explanation> {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(&store::NO_SPACE),
         _ => None,
+    }
+}
+
+fn postgres_kind(error: &PostgresError) -> &'static Explanation {
+    match error {
+        PostgresError::Address { .. } | PostgresError::PasswordShown => &postgres::ADDRESS,
+        PostgresError::Connect { .. }
+        | PostgresError::Broken { .. }
+        | PostgresError::Tls { .. }
+        | PostgresError::Protocol { .. } => &postgres::UNREACHABLE,
+        PostgresError::Authentication { .. }
+        | PostgresError::NoPassword { .. }
+        | PostgresError::File { .. } => &postgres::LOGIN,
+        // Classes 28 (authorization) and 42501 (insufficient privilege).
+        PostgresError::Server { code, .. } if code.starts_with("28") || code == "42501" => {
+            &postgres::LOGIN
+        }
+        PostgresError::Server { .. } => &postgres::SERVER,
+        PostgresError::OtherCluster { .. } => &postgres::OTHER_CLUSTER,
+        PostgresError::Unfit { .. } => &postgres::UNFIT,
     }
 }
 

@@ -25,6 +25,7 @@ pub mod mounting;
 pub mod open_repository;
 pub mod output;
 pub mod place;
+pub mod postgres;
 pub mod private_file;
 pub mod progress;
 pub mod reading;

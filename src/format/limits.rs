@@ -61,4 +61,8 @@ limits! {
     TAGS_PER_SNAPSHOT_MAX: 256;
     /// Largest zstd window, as a power of two.
     WINDOW_LOG_MAX: 23;
+    /// Largest statement about itself that the root of a snapshot carries, as JSON.
+    FACTS_BYTES_MAX: 1024 * 1024;
+    /// Largest history of a PostgreSQL timeline.
+    TIMELINE_HISTORY_BYTES_MAX: 1024 * 1024;
 }

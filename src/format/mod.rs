@@ -9,6 +9,7 @@ pub mod limits;
 pub mod node;
 pub mod node_json;
 pub mod pack;
+pub mod postgres;
 pub mod refs;
 pub mod roster;
 pub mod signed_text;

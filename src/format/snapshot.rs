@@ -85,7 +85,12 @@ pub struct Root {
     pub bytes: u64,
     /// How its content was cut.
     pub chunker: String,
+    /// What the source says about it, by `kind`; kept as it is where it is not known.
+    pub facts: Option<Facts>,
 }
+
+/// What a root says about itself: a JSON object with a `kind`.
+pub type Facts = serde_json::Map<String, serde_json::Value>;
 
 /// The root of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +166,8 @@ struct RootRecord {
     entries: u64,
     bytes: u64,
     chunker: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    facts: Option<Facts>,
     #[serde(flatten)]
     unknown: BTreeMap<String, serde_json::Value>,
 }
@@ -251,6 +258,7 @@ impl Root {
             entries: self.entries,
             bytes: self.bytes,
             chunker: self.chunker.clone(),
+            facts: self.facts.clone(),
             unknown: BTreeMap::new(),
         }
     }
@@ -266,6 +274,11 @@ impl Root {
             _ => return Err(SnapshotError::Value { what: "a root without one path".into() }),
         };
         check("bytes in a root's path", path.len(), limits::PATH_BYTES_MAX)?;
+        let facts_bytes = record
+            .facts
+            .as_ref()
+            .map_or(0, |facts| serde_json::to_string(facts).map_or(usize::MAX, |text| text.len()));
+        check("bytes of facts", facts_bytes, limits::FACTS_BYTES_MAX)?;
         Ok(Self {
             name: record.name,
             path,
@@ -275,6 +288,7 @@ impl Root {
             entries: record.entries,
             bytes: record.bytes,
             chunker: record.chunker,
+            facts: record.facts,
         })
     }
 }
@@ -314,6 +328,7 @@ mod tests {
             entries: 1,
             bytes: 10,
             chunker: "fastcdc-k1 4096 16384 65536".into(),
+            facts: serde_json::from_str(r#"{"kind":"unheard-of","n":[1]}"#).unwrap(),
         };
         Snapshot {
             repository: RepositoryId([1; 32]),

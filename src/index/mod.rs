@@ -5,5 +5,6 @@
 //! anything is built on them.
 
 pub mod database;
+pub mod entry_file;
 pub mod lookup;
 pub mod previous_tree;

@@ -121,6 +121,7 @@ impl Fixture {
             entries: built.entries,
             bytes: entries.values().map(Node::stored_bytes).sum(),
             chunker: String::new(),
+            facts: None,
         }
     }
 
@@ -135,6 +136,7 @@ impl Fixture {
             entries: 0,
             bytes: bytes.len() as u64,
             chunker: String::new(),
+            facts: None,
         }
     }
 

@@ -6,4 +6,5 @@
 pub mod command;
 pub mod error;
 pub mod files;
+pub mod postgres;
 pub mod stream;

@@ -232,6 +232,7 @@ impl Forge {
             entries: 1,
             bytes: 1000,
             chunker: "x".into(),
+            facts: None,
         };
         Snapshot {
             repository: self.writer.repository,

@@ -29,6 +29,8 @@ mod model;
 #[cfg(feature = "mount")]
 mod mount;
 mod moved_clock;
+mod postgres_base;
+mod postgres_server;
 mod program;
 mod prune;
 mod replica;

@@ -464,6 +464,7 @@ fn snapshot() -> Snapshot {
         entries: 10,
         bytes: 500,
         chunker: ChunkSizes::FILES.to_string(),
+        facts: None,
     };
     let mut stream = Node::new(NodeKind::Stream, *b"shop.sql");
     stream.size = 500;

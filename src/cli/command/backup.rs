@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Span;
 
-use crate::cli::config::SourceConfig;
+use crate::cli::config::{PostgresMethod, SourceConfig};
 use crate::cli::error::CommandError;
 use crate::cli::explain::usage;
 use crate::cli::words;
@@ -30,6 +30,7 @@ Exit code 3: the snapshot is saved, but some files could not be read.";
 /// Arguments of `backup`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = AFTER_HELP)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an independent switch of the command")]
 pub struct BackupArgs {
     /// Files and folders, or one source of the configuration
     #[arg(value_name = "PATH|SOURCE")]
@@ -44,6 +45,15 @@ pub struct BackupArgs {
     /// (repeatable)
     #[arg(long, value_name = "NAME[=COMMAND]")]
     pub command: Vec<String>,
+    /// Save a PostgreSQL server: NAME and where it is, or the NAME of a known one
+    #[arg(long, value_name = "NAME[=CONNECTION]", conflicts_with_all = ["paths", "stdin", "command", "files_from"])]
+    pub postgres: Option<String>,
+    /// What to save of a PostgreSQL server
+    #[arg(long, value_enum, requires = "postgres")]
+    pub method: Option<PostgresMethod>,
+    /// The server is another cluster than before, and takes its name over
+    #[arg(long, requires = "postgres")]
+    pub new_cluster: bool,
     /// The command of --command NAME
     #[arg(last = true, value_name = "COMMAND")]
     pub argv: Vec<OsString>,

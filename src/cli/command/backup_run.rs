@@ -8,22 +8,25 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::backup::error::BackupError;
+use crate::backup::postgres_base::PostgresBase;
 use crate::backup::run::{BackupSummary, RootSource, SnapshotLabel, run as run_backup};
 use crate::backup::stream::StreamRoot;
 use crate::backup::tree_root::TreeRoot;
 use crate::cli::command::backup::{BackupArgs, ExcludeArgs, listed_paths};
 use crate::cli::command::init::init_with_generated_key;
-use crate::cli::config::SourceKind;
+use crate::cli::config::{PostgresMethod, SourceKind};
 use crate::cli::context::{Context, Location};
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{source, store, usage};
 use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
+use crate::cli::postgres::{KnownSources, NamedServer, named_server};
 use crate::cli::time::fixed_span;
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
 use crate::format::node::UnixTime;
+use crate::format::postgres::facts::PostgresFacts;
 use crate::progress::Progress;
 use crate::repo::history::History;
 use crate::repo::locks::{LockReport, extend, needed_names};
@@ -31,6 +34,7 @@ use crate::repo::session::SessionOptions;
 use crate::source::command::CommandStream;
 use crate::source::error::SourceError;
 use crate::source::files::exclude::{ExcludeOptions, ExcludePattern, ExcludeRules, LetterCase};
+use crate::source::postgres::base_backup::BaseBackupOptions;
 use crate::source::stream::ReaderStream;
 use crate::store::requests::RequestCounts;
 use crate::units::{format_duration, parse_span};
@@ -45,6 +49,7 @@ struct Sources {
     paths: Vec<PathBuf>,
     commands: Vec<(String, Vec<std::ffi::OsString>)>,
     stdin: Option<String>,
+    server: Option<(NamedServer, PostgresMethod)>,
     exclude: ExcludeArgs,
     tags: Vec<String>,
     name: Option<String>,
@@ -62,7 +67,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let mut missing = Vec::new();
     let secret: Vec<_> = context.loaded.config.secret_variables().collect();
     let variables = context.environment.of_child(&secret);
-    let roots = open_roots(&sources, &rules, args.force, begun, &variables, &mut missing)?;
+    let roots = open_roots(&sources, &label, &rules, args.force, begun, &variables, &mut missing)?;
     if args.dry_run {
         return dry_run(&roots, &missing, context);
     }
@@ -90,6 +95,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     summary.is_partial |= !missing.is_empty();
     // The snapshot is saved from here on, whatever fails.
     known_addresses::remember_or_warn(context, &location.place, &*place);
+    remember_server(context, &sources, &summary);
     let locked = lock(context, lock_for, &summary);
     let exit = match &locked {
         Err(error) => error.exit(),
@@ -137,6 +143,7 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
         paths: args.paths.clone(),
         commands: Vec::new(),
         stdin: args.stdin.clone(),
+        server: None,
         exclude: args.exclude.clone(),
         tags: args.label.tag.clone(),
         name: args.label.source.clone(),
@@ -162,7 +169,21 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
                 let argv = table.command.iter().map(Into::into).collect();
                 sources.commands.push((stream, argv));
             }
+            SourceKind::Postgres => {
+                let server = named_server(name, context, &known_sources(args, context)?)?;
+                sources.server = Some((server, table.method.unwrap_or_default()));
+            }
         }
+    }
+    if let Some(text) = &args.postgres {
+        let mut server = named_server(text, context, &known_sources(args, context)?)?;
+        if args.new_cluster {
+            server.expected = None;
+        }
+        let table = context.loaded.config.sources.get(&server.name);
+        let method = args.method.or_else(|| table?.method).unwrap_or_default();
+        sources.name.get_or_insert_with(|| server.name.clone());
+        sources.server = Some((server, method));
     }
     if let [only] = &sources.paths[..]
         && !only.exists()
@@ -177,11 +198,52 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
     }
     let streams = args.command_streams()?;
     sources.commands.extend(streams.into_iter().map(|stream| (stream.name, stream.argv)));
-    if sources.paths.is_empty() && sources.commands.is_empty() && sources.stdin.is_none() {
+    let has_streams = sources.stdin.is_some() || sources.server.is_some();
+    if sources.paths.is_empty() && sources.commands.is_empty() && !has_streams {
         return Err(CommandError::new(&usage::ARGUMENT, "nothing to back up was named")
             .hint("holdfast backup PATH…, or --stdin NAME, or --command NAME -- PROGRAM…"));
     }
     Ok(sources)
+}
+
+/// What is remembered of servers.
+fn known_sources(args: &BackupArgs, context: &Context) -> Result<KnownSources, CommandError> {
+    if args.init { Ok(KnownSources::default()) } else { Ok(KnownSources::read(&open(context)?)?) }
+}
+
+/// Remembers the server; the snapshot is saved, whatever becomes of that.
+fn remember_server(context: &Context, sources: &Sources, summary: &BackupSummary) {
+    let Some((server, _)) = &sources.server else { return };
+    for facts in &summary.facts {
+        let Ok(Some(PostgresFacts::Base(base))) = PostgresFacts::decode(facts) else { continue };
+        let remembered = open(context).and_then(|repository| {
+            let connection = Some(&*server.connection);
+            Ok(KnownSources::remember(&repository, &server.name, connection, &base.cluster)?)
+        });
+        if let Err(error) = remembered {
+            let name = &server.name;
+            context.output.warning(&format!("{name} is not remembered here: {}", error.what()));
+        }
+    }
+}
+
+fn postgres_root(
+    server: &NamedServer,
+    method: PostgresMethod,
+    label: &SnapshotLabel,
+) -> Box<dyn RootSource> {
+    let options = BaseBackupOptions {
+        label: format!("holdfast {} {}", label.source, label.time),
+        fast_checkpoint: true,
+        rate_kilobytes_max: None,
+        incremental: false,
+    };
+    match method {
+        PostgresMethod::Base | PostgresMethod::Dump => {
+            let (name, access) = (server.name.clone(), server.access.clone());
+            Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
+        }
+    }
 }
 
 fn read_list(file: &Path) -> Result<Vec<u8>, CommandError> {
@@ -255,6 +317,7 @@ fn default_source(sources: &Sources) -> String {
 
 fn open_roots(
     sources: &Sources,
+    label: &SnapshotLabel,
     rules: &Arc<ExcludeRules>,
     is_forced: bool,
     begun: jiff::Timestamp,
@@ -284,6 +347,9 @@ fn open_roots(
             Ok(Box::new(stream) as _)
         };
         roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
+    }
+    if let Some((server, method)) = &sources.server {
+        roots.push(postgres_root(server, *method, label));
     }
     if roots.is_empty() {
         let names: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod key;
 pub mod mount;
+pub mod postgres;
 pub mod prune;
 pub mod replica;
 pub mod repository;
@@ -56,6 +57,7 @@ pub fn all() -> impl Iterator<Item = &'static Explanation> {
         key::ALL,
         store::ALL,
         source::ALL,
+        postgres::ALL,
         restore::ALL,
         mount::ALL,
         check::ALL,
@@ -84,7 +86,7 @@ mod tests {
     fn ids_are_unique_and_well_formed() {
         let groups = [
             "USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "MOUNT", "CHECK", "PRUNE", "TRUST",
-            "REPLICA",
+            "REPLICA", "PG",
         ];
         let mut seen = BTreeSet::new();
         for entry in all() {

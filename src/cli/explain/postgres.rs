@@ -1,0 +1,45 @@
+//! `HF-PG-…`: PostgreSQL.
+
+use crate::cli::explain::explanations;
+
+explanations! {
+    UNREACHABLE: "HF-PG-001", SourceFailed, "the PostgreSQL server cannot be reached",
+"Nobody answers at the address, or the connection broke. What was received until then is no backup:
+nothing was saved.
+
+What to do: try the same address with psql. A server on this host is reached by its socket:
+postgres://USER@/DATABASE?host=/var/run/postgresql.";
+    LOGIN: "HF-PG-002", SourceFailed, "the PostgreSQL server does not let us in",
+"The role or its password is wrong, pg_hba.conf has no line for it, or the role may not do what a
+backup needs. Base backups and streaming need a role with REPLICATION and a line for the database
+\"replication\" in pg_hba.conf.
+
+What to do: CREATE ROLE backup LOGIN REPLICATION IN ROLE pg_monitor; passwords stand in ~/.pgpass
+(0600), in PGPASSWORD, or in the file that PGPASSFILE names, and never on the command line.";
+    SERVER: "HF-PG-003", SourceFailed, "the PostgreSQL server ended with an error",
+"The server said why; nothing was saved.
+
+What to do: read its message, and its log.";
+    UNFIT: "HF-PG-004", SourceFailed, "the PostgreSQL server cannot be backed up so",
+"Its version or a setting of it does not have what this way of saving needs. Versions 15 and later
+can be saved.
+
+What to do: the message names what is missing.";
+    ADDRESS: "HF-PG-005", Usage, "not a connection string",
+"Where the server is was not understood. A connection string is postgres://USER@HOST:PORT/DATABASE
+or host=… port=… user=… dbname=…; what it leaves out comes from PGHOST, PGPORT, PGUSER, PGDATABASE.
+A password in it would be seen by every user of the host, so it is refused.
+
+What to do: correct it; put the password into ~/.pgpass (0600).";
+    UNKNOWN: "HF-PG-006", Usage, "no PostgreSQL source of this name is known",
+"The name stands neither in the configuration nor among the servers that were saved from this host.
+
+What to do: holdfast backup --postgres NAME=postgres://…, or [sources.NAME] with kind = \"postgres\"
+and connection = \"postgres://…\" in the configuration.";
+    OTHER_CLUSTER: "HF-PG-007", SourceFailed, "this is another PostgreSQL cluster",
+"The system identifier of the server or of its data directory is not the one that was saved under
+this name before. Mixing two clusters would make both unrestorable.
+
+What to do: choose another name for the new cluster. If the old one is gone for good and the new one
+is to take its name, say so: --new-cluster.";
+}

@@ -1,0 +1,137 @@
+//! PostgreSQL sources by name: from the arguments, the configuration, or an earlier run.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::backup::postgres_base::Access;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::explain::postgres;
+use crate::format::postgres::facts::ClusterFacts;
+use crate::repo::error::RepoError;
+use crate::repo::open::Repository;
+use crate::repo::state::{read_json, write_json};
+use crate::source::postgres::address::Address;
+use crate::source::postgres::error::PostgresError;
+
+/// What this host remembers of its PostgreSQL sources, by name.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KnownSources(pub BTreeMap<String, KnownSource>);
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownSource {
+    /// Connection string, where one was ever given.
+    #[serde(default)]
+    pub connection: Option<String>,
+    /// The cluster that it led to.
+    pub cluster: ClusterFacts,
+}
+
+impl KnownSources {
+    /// Reads what is remembered.
+    pub fn read(repository: &Repository) -> Result<Self, RepoError> {
+        Ok(read_json(&path(repository))?.unwrap_or_default())
+    }
+
+    /// Remembers one.
+    pub fn remember(
+        repository: &Repository,
+        name: &str,
+        connection: Option<&str>,
+        cluster: &ClusterFacts,
+    ) -> Result<(), RepoError> {
+        let _lock = repository.state.lock("postgres.lock")?;
+        let mut known = Self::read(repository)?;
+        let before = known.0.get(name).and_then(|one| one.connection.clone());
+        let connection = connection.map(str::to_owned).or(before);
+        let source = KnownSource { connection, cluster: cluster.clone() };
+        if known.0.get(name) == Some(&source) {
+            return Ok(());
+        }
+        known.0.insert(name.to_owned(), source);
+        write_json(&path(repository), &known)
+    }
+}
+
+fn path(repository: &Repository) -> std::path::PathBuf {
+    repository.state.path().join("postgres.json")
+}
+
+/// A source with the way to its server.
+#[derive(Clone)]
+pub struct NamedServer {
+    /// Its name.
+    pub name: String,
+    /// As it was given.
+    pub connection: String,
+    /// The way.
+    pub access: Access,
+    /// System identifier of the cluster that was saved under the name before.
+    pub expected: Option<String>,
+}
+
+/// Takes `NAME=CONNECTION` apart, or looks a bare `NAME` up.
+pub fn named_server(
+    text: &str,
+    context: &Context,
+    known: &KnownSources,
+) -> Result<NamedServer, CommandError> {
+    let (name, given) = match text.split_once('=') {
+        Some((name, connection)) => (name, Some(connection.to_owned())),
+        None => (text, None),
+    };
+    if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
+        let what = format!("{name:?} is no name for a source");
+        return Err(CommandError::new(&postgres::UNKNOWN, what));
+    }
+    let configured = || {
+        let table = context.loaded.config.sources.get(name)?;
+        table.connection.clone()
+    };
+    let remembered = || known.0.get(name)?.connection.clone();
+    let connection = given.or_else(configured).or_else(remembered).ok_or_else(|| {
+        CommandError::new(&postgres::UNKNOWN, format!("no server of the name {name} is known"))
+    })?;
+    let access = access_of(&connection, context)?;
+    let expected = known.0.get(name).map(|one| one.cluster.system.clone());
+    Ok(NamedServer { name: name.to_owned(), connection, access, expected })
+}
+
+/// The way to the server of a connection string.
+pub fn access_of(connection: &str, context: &Context) -> Result<Access, CommandError> {
+    let variable = |name: &str| {
+        let value = context.environment.value(name)?;
+        value.to_str().map(str::to_owned)
+    };
+    let address = Address::parse(connection, &variable).map_err(|error| failed(&error))?;
+    let password = context.environment.text("PGPASSWORD")?.map(SecretString::from);
+    Ok(Access { address, password })
+}
+
+/// The error for people.
+#[must_use]
+pub fn failed(error: &PostgresError) -> CommandError {
+    CommandError::classify(error, &postgres::SERVER)
+}
+
+/// The name that is meant where a command names none: the only one there is.
+pub fn only_name(context: &Context, known: &KnownSources) -> Result<String, CommandError> {
+    let configured = context.loaded.config.sources.iter();
+    let configured = configured.filter(|(_, table)| table.connection.is_some());
+    let mut names: Vec<&String> = configured.map(|(name, _)| name).chain(known.0.keys()).collect();
+    names.sort();
+    names.dedup();
+    match names[..] {
+        [only] => Ok(only.clone()),
+        [] => Err(CommandError::new(&postgres::UNKNOWN, "no PostgreSQL source is known here")),
+        _ => {
+            let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let what = format!("which one is meant: {names}?");
+            Err(CommandError::new(&postgres::UNKNOWN, what).hint("--source NAME"))
+        }
+    }
+}

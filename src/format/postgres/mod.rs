@@ -1,0 +1,8 @@
+//! What the snapshots of `PostgreSQL` say about themselves, and the positions they speak of.
+//!
+//! Values and their text forms only: nothing here reads or connects.
+
+pub mod facts;
+pub mod history_file;
+pub mod lsn;
+pub mod segment;

@@ -1,0 +1,15 @@
+//! `PostgreSQL` as a source: a client for its frontend/backend protocol, replication included.
+//!
+//! Messages are taken apart in [`wire`] without any input or output of its own; [`connection`]
+//! is the only module that talks to a server. Nothing here sees a repository.
+
+pub mod address;
+pub mod base_backup;
+pub mod connection;
+pub mod error;
+pub mod page;
+pub mod password_file;
+pub mod replication;
+pub mod server;
+pub mod tls;
+pub mod wire;
