@@ -37,6 +37,12 @@ pub enum BackupError {
         /// What went wrong.
         source: PostgresError,
     },
+    /// Files that are to be carried over into the next snapshot are not to be seen any more.
+    #[error("the last snapshot of {name} cannot be built upon")]
+    NothingToBuildOn {
+        /// Name of the source.
+        name: String,
+    },
     /// A root does not exist or cannot be read at all.
     #[error("{path} cannot be backed up")]
     Root {

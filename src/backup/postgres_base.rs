@@ -397,6 +397,8 @@ fn node_of(header: &tar::Header) -> std::io::Result<Node> {
     node.mode = header.mode()? & 0o7777;
     node.uid = header.uid()? as u32;
     node.gid = header.gid()? as u32;
+    node.user = name_of(header.username());
+    node.group = name_of(header.groupname());
     node.mtime = UnixTime(header.mtime()?.cast_signed(), 0);
     match kind {
         NodeKind::File => node.size = header.size()?,
@@ -415,6 +417,10 @@ fn entry_of(path: &[u8], mut node: Node) -> Entry {
     };
     node.name = name.to_vec();
     Entry { dir: Arc::from(dir), node, device: 0, inode: 0, link_group: None }
+}
+
+fn name_of(name: Result<Option<&str>, std::str::Utf8Error>) -> Option<String> {
+    name.ok().flatten().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// Gathers small files into batches, and gives everything in the order of its coming.

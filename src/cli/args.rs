@@ -25,6 +25,7 @@ use crate::cli::command::ls::LsArgs;
 use crate::cli::command::man::ManArgs;
 #[cfg(feature = "mount")]
 use crate::cli::command::mount::MountArgs;
+use crate::cli::command::pg::PgArgs;
 use crate::cli::command::promote::PromoteArgs;
 use crate::cli::command::prune::PruneArgs;
 use crate::cli::command::recover::RecoverArgs;
@@ -120,6 +121,8 @@ pub enum Command {
     Replica(ReplicaArgs),
     /// Bring a replica up to date; needs no key
     Copy(CopyArgs),
+    /// Save and fetch the log of a PostgreSQL server, and show what can be reached
+    Pg(PgArgs),
     /// Make a replica the primary
     Promote(PromoteArgs),
     /// Compare every object with its name, where the bytes are kept; needs no key

@@ -26,6 +26,8 @@ pub enum Exit {
     Partial = 3,
     /// A check ran to its end and found damage.
     Findings = 4,
+    /// A file of a log is not in the repository; `pg wal-fetch` ends with 1 then.
+    NotArchived = 5,
     /// No space left.
     NoSpace = 7,
     /// There is no repository at the location.

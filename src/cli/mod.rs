@@ -26,6 +26,7 @@ pub mod open_repository;
 pub mod output;
 pub mod place;
 pub mod postgres;
+pub mod postgres_bases;
 pub mod private_file;
 pub mod progress;
 pub mod reading;
@@ -37,6 +38,7 @@ pub mod signals;
 pub mod table;
 pub mod terminal;
 pub mod time;
+pub mod wal_archive;
 pub mod words;
 
 use std::ffi::OsString;
@@ -59,17 +61,33 @@ use crate::cli::output::{Output, OutputOptions};
 #[must_use]
 #[allow(clippy::needless_pass_by_value, reason = "the program's own; nothing else uses it")]
 pub fn run(arguments: Vec<OsString>, environment: Environment) -> u8 {
+    // A recovering server takes most codes for the end of its log, and goes on from there.
+    let is_fetch = arguments.iter().any(|argument| argument == "wal-fetch");
+    let code = run_arguments(arguments, &environment);
+    if is_fetch { wal_fetch_code(code) } else { code }
+}
+
+/// Whatever is not "there" or "not there" must stop a recovery.
+fn wal_fetch_code(code: u8) -> u8 {
+    match code {
+        0 => 0,
+        code if code == Exit::NotArchived.code() => 1,
+        _ => u8::MAX,
+    }
+}
+
+fn run_arguments(arguments: Vec<OsString>, environment: &Environment) -> u8 {
     let json = arguments.iter().any(|argument| argument == "--json");
     let plain = Arc::new(Output::new(OutputOptions { json, ..OutputOptions::default() }));
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return end(&plain, refused(&plain, &error)),
     };
-    let output = match output_options(&cli.global, &environment) {
+    let output = match output_options(&cli.global, environment) {
         Ok(options) => Arc::new(Output::new(options)),
         Err(error) => return end(&plain, Err(error)),
     };
-    let result = catch_unwind(AssertUnwindSafe(|| execute(cli, &environment, &output)));
+    let result = catch_unwind(AssertUnwindSafe(|| execute(cli, environment, &output)));
     // The panic hook has said where; what broke is not known to be safe to print.
     let result = result.unwrap_or_else(|_| {
         Err(CommandError::new(&usage::INTERNAL, "the command stopped at an internal fault"))
@@ -115,6 +133,7 @@ fn execute(
         Command::Check(args) => command::check::run(&args, &full(global)?),
         Command::Replica(args) => command::replica::run(&args, &full(global)?),
         Command::Copy(args) => command::copy::run(&args, &full(global)?),
+        Command::Pg(args) => command::pg::run(&args, &full(global)?),
         Command::Promote(args) => command::promote::run(&args, &full(global)?),
         Command::Scrub(args) => command::scrub::run(&args, &full(global)?),
         Command::Repair(args) => command::repair::run(&args, &full(global)?),

@@ -12,7 +12,7 @@ use crate::cli::explain::postgres;
 use crate::format::postgres::facts::ClusterFacts;
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
-use crate::repo::state::{read_json, write_json};
+use crate::repo::state::{StateDir, read_json, write_json};
 use crate::source::postgres::address::Address;
 use crate::source::postgres::error::PostgresError;
 
@@ -34,7 +34,12 @@ pub struct KnownSource {
 impl KnownSources {
     /// Reads what is remembered.
     pub fn read(repository: &Repository) -> Result<Self, RepoError> {
-        Ok(read_json(&path(repository))?.unwrap_or_default())
+        Self::read_at(&repository.state)
+    }
+
+    /// Reads what is remembered in a folder of local state.
+    pub fn read_at(state: &StateDir) -> Result<Self, RepoError> {
+        Ok(read_json(&path(state))?.unwrap_or_default())
     }
 
     /// Remembers one.
@@ -53,12 +58,12 @@ impl KnownSources {
             return Ok(());
         }
         known.0.insert(name.to_owned(), source);
-        write_json(&path(repository), &known)
+        write_json(&path(&repository.state), &known)
     }
 }
 
-fn path(repository: &Repository) -> std::path::PathBuf {
-    repository.state.path().join("postgres.json")
+fn path(state: &StateDir) -> std::path::PathBuf {
+    state.path().join("postgres.json")
 }
 
 /// A source with the way to its server.

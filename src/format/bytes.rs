@@ -54,6 +54,11 @@ impl<'a> Fields<'a> {
         self.array::<1>(field).map(|[byte]| byte)
     }
 
+    /// An unsigned integer of 16 bits.
+    pub fn u16(&mut self, field: &'static str) -> Result<u16, Truncated> {
+        self.array(field).map(u16::from_le_bytes)
+    }
+
     /// An unsigned integer of 32 bits.
     pub fn u32(&mut self, field: &'static str) -> Result<u32, Truncated> {
         self.array(field).map(u32::from_le_bytes)

@@ -16,6 +16,7 @@ mod metadata;
 mod metadata_later;
 mod metadata_object;
 pub mod plan;
+pub mod postgres;
 mod read_ahead;
 #[cfg(test)]
 mod restore_tests;

@@ -21,20 +21,22 @@ use crate::cli::explain::{source, store, usage};
 use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
-use crate::cli::postgres::{KnownSources, NamedServer, named_server};
+use crate::cli::postgres::{self as cli_postgres, KnownSources, NamedServer, named_server};
 use crate::cli::time::fixed_span;
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
 use crate::format::node::UnixTime;
-use crate::format::postgres::facts::PostgresFacts;
 use crate::progress::Progress;
 use crate::repo::history::History;
 use crate::repo::locks::{LockReport, extend, needed_names};
+use crate::repo::open::Repository;
 use crate::repo::session::SessionOptions;
 use crate::source::command::CommandStream;
 use crate::source::error::SourceError;
 use crate::source::files::exclude::{ExcludeOptions, ExcludePattern, ExcludeRules, LetterCase};
 use crate::source::postgres::base_backup::BaseBackupOptions;
+use crate::source::postgres::connection::Purpose;
+use crate::source::postgres::server::ServerFacts;
 use crate::source::stream::ReaderStream;
 use crate::store::requests::RequestCounts;
 use crate::units::{format_duration, parse_span};
@@ -75,6 +77,9 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         init_with_generated_key(context)?;
     }
     let repository = open(context)?;
+    if let Some((server, _)) = &sources.server {
+        remember_server(context, &repository, server)?;
+    }
     let place = Arc::clone(&repository.store);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = SessionOptions { threads, level: level(context) };
@@ -95,7 +100,6 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     summary.is_partial |= !missing.is_empty();
     // The snapshot is saved from here on, whatever fails.
     known_addresses::remember_or_warn(context, &location.place, &*place);
-    remember_server(context, &sources, &summary);
     let locked = lock(context, lock_for, &summary);
     let exit = match &locked {
         Err(error) => error.exit(),
@@ -211,20 +215,24 @@ fn known_sources(args: &BackupArgs, context: &Context) -> Result<KnownSources, C
     if args.init { Ok(KnownSources::default()) } else { Ok(KnownSources::read(&open(context)?)?) }
 }
 
-/// Remembers the server; the snapshot is saved, whatever becomes of that.
-fn remember_server(context: &Context, sources: &Sources, summary: &BackupSummary) {
-    let Some((server, _)) = &sources.server else { return };
-    for facts in &summary.facts {
-        let Ok(Some(PostgresFacts::Base(base))) = PostgresFacts::decode(facts) else { continue };
-        let remembered = open(context).and_then(|repository| {
-            let connection = Some(&*server.connection);
-            Ok(KnownSources::remember(&repository, &server.name, connection, &base.cluster)?)
-        });
-        if let Err(error) = remembered {
-            let name = &server.name;
-            context.output.warning(&format!("{name} is not remembered here: {}", error.what()));
-        }
+/// Remembers the server before anything is saved: its `archive_command` may be at work already, and
+/// knows the source by what is remembered.
+fn remember_server(
+    context: &Context,
+    repository: &Repository,
+    server: &NamedServer,
+) -> Result<(), CommandError> {
+    let found = server.access.connect(Purpose::Sql).and_then(|mut sql| {
+        let found = ServerFacts::read(&mut sql)?;
+        found.require_cluster(&server.name, server.expected.as_deref(), sql.shown())?;
+        Ok(found)
+    });
+    let found = found.map_err(|error| cli_postgres::failed(&error))?;
+    let (name, connection) = (&server.name, Some(&*server.connection));
+    if let Err(error) = KnownSources::remember(repository, name, connection, &found.cluster) {
+        context.output.warning(&format!("{name} is not remembered here: {error}"));
     }
+    Ok(())
 }
 
 fn postgres_root(

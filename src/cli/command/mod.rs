@@ -20,6 +20,7 @@ pub mod ls;
 pub mod man;
 #[cfg(feature = "mount")]
 pub mod mount;
+pub mod pg;
 pub mod promote;
 pub mod prune;
 pub mod recover;
@@ -28,6 +29,7 @@ pub mod reencrypt;
 pub mod repair;
 pub mod replica;
 pub mod restore;
+pub mod restore_postgres;
 pub mod restore_run;
 pub mod scrub;
 #[cfg(feature = "webdav")]

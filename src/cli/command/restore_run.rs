@@ -12,11 +12,14 @@ use serde_json::json;
 use crate::cli::command::backup_run::report_requests;
 use crate::cli::command::cat::CatArgs;
 use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
+use crate::cli::command::restore_postgres;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::{self, repository, source, usage};
+use crate::cli::explain::{self, postgres, repository, source, usage};
 use crate::cli::reading::Reading;
 use crate::cli::selector::Which;
+use crate::cli::wal_archive::facts_of;
+use crate::format::postgres::facts::PostgresFacts;
 use crate::format::snapshot::Snapshot;
 use crate::maintenance::forget::label_snapshots;
 use crate::progress::Progress;
@@ -42,6 +45,14 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     };
     let (record, snapshot) = reading.select(context, &selector)?;
     let id = record.name.id.to_string();
+    if selector.path.is_none() && args.tar.is_none() && is_base(&snapshot)? {
+        let only = matches!(selector.which, Which::Id(_)).then_some(&*id);
+        return restore_postgres::run(&reading, &snapshot.source, only, args, context);
+    }
+    if args.postgres.has_point() {
+        let what = format!("snapshot {} is no base backup of PostgreSQL", &id[..8]);
+        return Err(CommandError::new(&postgres::NO_BACKUP, what));
+    }
     let path = selector.path.clone().unwrap_or_default().into_bytes();
     let filters = filters(args)?;
     let progress = Arc::new(Progress::default());
@@ -68,6 +79,10 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
         report_requests(requests, &context.output);
     }
     report_result(args, context, &id, &report, verified, (started, requests))
+}
+
+fn is_base(snapshot: &Snapshot) -> Result<bool, CommandError> {
+    Ok(matches!(facts_of(snapshot)?, Some(PostgresFacts::Base(_))))
 }
 
 /// `latest` is of one source: whoever has lost everything must hear of the others.

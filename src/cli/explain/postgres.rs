@@ -42,4 +42,46 @@ this name before. Mixing two clusters would make both unrestorable.
 
 What to do: choose another name for the new cluster. If the old one is gone for good and the new one
 is to take its name, say so: --new-cluster.";
+    WAL_DIFFERS: "HF-PG-008", SourceFailed, "another file of the log was saved under this name",
+"A segment that was saved before has other content now. Two servers archive under one name, or a
+restored server still has the archive_command of the old one. Nothing was overwritten.
+
+What to do: find the other server. A restored copy must not archive into the source it came from.";
+    WAL_NAME: "HF-PG-009", Usage, "not a file of the write-ahead log",
+"wal-push and wal-fetch take the names that the server gives them: segments, partial ones, histories
+and backup labels.
+
+What to do: archive_command = 'holdfast pg wal-push %p', restore_command = 'holdfast pg wal-fetch %f
+%p'.";
+    NO_BACKUP: "HF-PG-010", Failed, "there is nothing of this PostgreSQL source to restore from",
+"No base backup of it is kept.
+
+What to do: holdfast snapshots lists what there is.";
+    UNREACHABLE_POINT: "HF-PG-011", Failed, "that point in time cannot be reached",
+"No kept base backup ends before it with all of the log from there on, or the log that was saved
+ends before it. Nothing was written.
+
+What to do: holdfast pg status NAME shows what can be reached.";
+    TABLESPACES: "HF-PG-012", Usage, "tablespaces need a place",
+"The cluster has tablespaces outside its data directory. They are not put where they came from
+unless that is asked for: a server that still runs there would lose its files.
+
+What to do: --tablespace-mapping OLD=NEW for each, with empty or absent folders.";
+    RESTORED: "HF-PG-013", Failed, "the restored data directory is not ready to start",
+"The files are there, but a last step failed.
+
+What to do: read the cause, and restore again into an empty folder.";
+    GAP: "HF-PG-014", Findings, "the saved log has a gap",
+"Part of the write-ahead log is missing, so nothing after it can be reached from a base backup before
+it.
+
+What to do: take a base backup now; holdfast pg status NAME shows the gap.";
+    WAL_UNREADABLE: "HF-PG-015", SourceFailed, "a file of the log cannot be read",
+"The server named a file that is not there or cannot be opened, or nothing says whose it is.
+
+What to do: archive_command runs in the data directory, as the server's user; %p is enough.";
+    FACTS: "HF-PG-016", Failed, "what a snapshot says about itself cannot be understood",
+"A snapshot of PostgreSQL carries a statement that this version does not know. It may be newer.
+
+What to do: update holdfast. The files themselves can be restored as those of any snapshot.";
 }

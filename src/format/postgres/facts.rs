@@ -128,8 +128,8 @@ pub struct WalFacts {
     pub series: String,
     /// What there is, ascending.
     pub ranges: Vec<WalRange>,
-    /// Timelines whose history is there.
-    pub histories: Vec<Timeline>,
+    /// Histories of timelines, as the server wrote them.
+    pub histories: Vec<(Timeline, String)>,
     /// No record is younger than this, by the clock of the server (RFC 3339).
     pub newest: String,
 }

@@ -2,7 +2,10 @@
 //!
 //! Values and their text forms only: nothing here reads or connects.
 
+pub mod coverage;
 pub mod facts;
 pub mod history_file;
 pub mod lsn;
 pub mod segment;
+pub mod wal_page;
+pub mod wal_records;

@@ -196,7 +196,7 @@ fn command(options: &BaseBackupOptions) -> String {
     let rate = rate.map(|rate| format!(", MAX_RATE {rate}")).unwrap_or_default();
     let incremental = if options.incremental { ", INCREMENTAL true" } else { "" };
     format!(
-        "BASE_BACKUP (LABEL {}, CHECKPOINT '{checkpoint}', WAL true, WAIT true, \
+        "BASE_BACKUP (LABEL {}, CHECKPOINT '{checkpoint}', WAL true, WAIT false, \
          MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C', TABLESPACE_MAP true, \
          VERIFY_CHECKSUMS false, TARGET 'client'{rate}{incremental})",
         literal(&options.label),
