@@ -22,3 +22,4 @@ pub mod tree_builder;
 pub mod tree_root;
 pub mod usage;
 pub mod wal_series;
+pub mod wal_spool;

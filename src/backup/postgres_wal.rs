@@ -50,6 +50,16 @@ pub struct WalInput {
     pub content: WalContent,
 }
 
+impl WalInput {
+    /// Its length, as far as that can be told without reading it.
+    fn bytes(&self) -> u64 {
+        match &self.content {
+            WalContent::File { path, .. } => std::fs::metadata(path).map_or(0, |file| file.len()),
+            WalContent::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
 /// Where the bytes of a file are.
 #[derive(Debug, Clone)]
 pub enum WalContent {
@@ -57,8 +67,8 @@ pub enum WalContent {
     File {
         /// Where.
         path: PathBuf,
-        /// The file as the system knew it.
-        stamp: String,
+        /// The file as the system knew it, where that tells its content.
+        stamp: Option<String>,
     },
     /// Here.
     Bytes(Arc<[u8]>),
@@ -142,7 +152,9 @@ pub fn save_wal(
     if series.is_open || series.is_full(fresh.len()) {
         series.begin_anew().map_err(BackupError::from)?;
     }
-    series.newest.clone_from(&run_of.newest);
+    if is_later(&run_of.newest, &series.newest) {
+        series.newest.clone_from(&run_of.newest);
+    }
     let first = try_save(run_of, repository, &source, &mut series, fresh.clone());
     let summary = match first {
         Err(BackupError::NothingToBuildOn { .. }) => {
@@ -153,6 +165,16 @@ pub fn save_wal(
     };
     drop(lock);
     Ok(Some(summary))
+}
+
+/// Whether a time (RFC 3339) is later than another, or the other is none.
+fn is_later(time: &str, than: &str) -> bool {
+    let (time, than) = (time.parse::<jiff::Timestamp>(), than.parse::<jiff::Timestamp>());
+    match (time, than) {
+        (Ok(time), Ok(than)) => time > than,
+        (Ok(_), Err(_)) => true,
+        (Err(_), _) => false,
+    }
 }
 
 fn lock_name(source: &str) -> String {
@@ -175,9 +197,11 @@ fn fresh_files(
         if is_same(input, saved)? {
             continue;
         }
-        // A partial one grows.
+        // A partial one grows, and never gives way to a shorter one.
         if input.name.ends_with(".partial") {
-            fresh.push(input.clone());
+            if input.bytes() > saved.bytes {
+                fresh.push(input.clone());
+            }
             continue;
         }
         return Err(WalError::Differs { name: name.to_owned(), file: input.name.clone() });
@@ -189,7 +213,7 @@ fn fresh_files(
 pub fn is_same(input: &WalInput, saved: &SavedFile) -> Result<bool, BackupError> {
     Ok(match &input.content {
         WalContent::Bytes(bytes) => content_hash(bytes) == saved.hash,
-        WalContent::File { stamp, .. } if saved.stamp.as_ref() == Some(stamp) => true,
+        WalContent::File { stamp: Some(stamp), .. } if saved.stamp.as_ref() == Some(stamp) => true,
         WalContent::File { path, .. } => {
             let source = |source| BackupError::Source { name: input.name.clone(), source };
             let mut file = File::open(path).map_err(|error| source(unreadable(path, error)))?;
@@ -353,7 +377,7 @@ fn read_file(
             let since = modified.map_err(|error| unreadable(path, error))?;
             let since = since.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             node.mtime = UnixTime(since.as_secs().cast_signed(), since.subsec_nanos());
-            (Box::new(open), path.clone(), Some(stamp.clone()))
+            (Box::new(open), path.clone(), stamp.clone())
         }
     };
     let mut entry = entry_of(node);

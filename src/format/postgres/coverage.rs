@@ -119,11 +119,12 @@ impl Coverage {
             let from = size.start(if is_first { base.start } else { stretch.begin });
             let covered = self.end_of(stretch.timeline, from, size);
             if is_first {
-                // The base carries its own log up to its end.
-                let covered = covered
-                    .filter(|end| *end > base.stop)
-                    .or_else(|| self.end_of(stretch.timeline, size.start(base.stop), size));
-                reach.end = covered.unwrap_or(base.stop).max(base.stop);
+                // The base carries its own log; a primary ends the segment with the backup.
+                let own = if base.from_standby { base.stop } else { size.end(base.stop) };
+                let joined = covered.filter(|end| *end > base.stop);
+                let joined = joined.or_else(|| self.end_of(stretch.timeline, base.stop, size));
+                reach.end =
+                    joined.or_else(|| self.end_of(stretch.timeline, own, size)).unwrap_or(own);
             } else {
                 let Some(covered) = covered.filter(|end| *end >= stretch.begin) else { break };
                 reach.timeline = stretch.timeline;
@@ -241,8 +242,12 @@ mod tests {
         assert_eq!(reached(&all, &base(1, MIB + 40, MIB + 99), None), Some((1, 4 * MIB)));
         assert_eq!(reached(&all, &base(1, 5 * MIB, 5 * MIB + 9), None), Some((1, 9 * MIB)));
         // Its own log only.
-        let stop = 20 * MIB + 9;
-        assert_eq!(reached(&all, &base(1, 20 * MIB, stop), None), Some((1, stop)));
+        let (start, stop) = (20 * MIB, 20 * MIB + 9);
+        assert_eq!(reached(&all, &base(1, start, stop), None), Some((1, 21 * MIB)));
+        let standby = BaseFacts { from_standby: true, ..base(1, start, stop) };
+        assert_eq!(reached(&all, &standby, None), Some((1, stop)));
+        // What follows on its own last segment is joined.
+        assert_eq!(reached(&all, &base(1, 4 * MIB, 4 * MIB + 9), None), Some((1, 9 * MIB)));
         // What the base carries itself closes the gap from its start to its end.
         let carried = base(1, 4 * MIB + 5, 5 * MIB + 9);
         assert_eq!(reached(&all, &carried, None), Some((1, 9 * MIB)));
@@ -265,7 +270,7 @@ mod tests {
         // A base that ended after its timeline was left does not lead to the next one.
         let late = base(1, 5 * MIB, 5 * MIB + 9);
         assert_eq!(reached(&all, &late, Some(2)), None);
-        assert_eq!(reached(&all, &late, None), Some((1, 5 * MIB + 9)));
+        assert_eq!(reached(&all, &late, None), Some((1, 6 * MIB)));
         assert_eq!(reached(&all, &from, Some(9)), None);
     }
 

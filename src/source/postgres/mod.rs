@@ -12,4 +12,5 @@ pub mod password_file;
 pub mod replication;
 pub mod server;
 pub mod tls;
+pub mod wal_stream;
 pub mod wire;

@@ -61,6 +61,11 @@ pub fn create_slot(connection: &mut Connection, name: &str) -> Result<(), Postgr
     connection.query(&command).map(drop)
 }
 
+/// Drops a slot.
+pub fn drop_slot(connection: &mut Connection, name: &str) -> Result<(), PostgresError> {
+    connection.query(&format!("DROP_REPLICATION_SLOT {} WAIT", quoted(name))).map(drop)
+}
+
 /// Creates a slot that goes with this connection.
 pub fn create_temporary_slot(connection: &mut Connection, name: &str) -> Result<(), PostgresError> {
     let name = quoted(name);

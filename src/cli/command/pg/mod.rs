@@ -2,6 +2,7 @@
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
 pub mod status;
+pub mod stream;
 pub mod wal_fetch;
 pub mod wal_push;
 
@@ -33,6 +34,8 @@ pub enum PgCommand {
     WalPush(wal_push::WalPushArgs),
     /// Fetch a file of the log: what restore_command calls
     WalFetch(wal_fetch::WalFetchArgs),
+    /// Take the log from the server as it is written, until told to stop
+    Stream(stream::StreamArgs),
     /// Show what can be restored, to which moments, and what is missing
     Status(status::StatusArgs),
 }
@@ -42,6 +45,7 @@ pub fn run(args: &PgArgs, context: &Context) -> Result<Exit, CommandError> {
     match &args.command {
         PgCommand::WalPush(args) => wal_push::run(args, context),
         PgCommand::WalFetch(args) => wal_fetch::run(args, context),
+        PgCommand::Stream(args) => stream::run(args, context),
         PgCommand::Status(args) => status::run(args, context),
     }
 }

@@ -77,7 +77,7 @@ pub fn run(args: &WalPushArgs, context: &Context) -> Result<Exit, CommandError> 
     let run = WalRun {
         name: &name,
         cluster,
-        label: label(context, &wal_source(&name)),
+        label: label(&wal_source(&name)),
         newest: newest(&files, context),
         options: SessionOptions { threads: 2, level: level(context) },
         clock: Arc::new(SystemClock),
@@ -109,11 +109,12 @@ fn broken(error: &CommandError) -> crate::backup::error::BackupError {
 
 /// The label of a snapshot of the log.
 #[must_use]
-pub fn label(context: &Context, source: &str) -> SnapshotLabel {
+pub fn label(source: &str) -> SnapshotLabel {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let user = uzers::get_user_by_uid(rustix::process::getuid().as_raw());
     let user = user.map(|user| user.name().to_string_lossy().into_owned()).unwrap_or_default();
-    let time = context.now.timestamp();
+    // Not that of the command's start: a stream runs for months.
+    let time = jiff::Timestamp::now();
     SnapshotLabel { source: source.to_owned(), host, user, time, tags: Vec::new() }
 }
 
@@ -147,7 +148,7 @@ fn largest_names(name: &str) -> Option<WalFile> {
 
 fn input_of(path: &Path, name: &str) -> Result<WalInput, CommandError> {
     let stamp = stamp_of(path).map_err(|error| unreadable(path, &error))?;
-    let content = WalContent::File { path: path.to_owned(), stamp };
+    let content = WalContent::File { path: path.to_owned(), stamp: Some(stamp) };
     Ok(WalInput { name: name.to_owned(), content })
 }
 
