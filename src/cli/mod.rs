@@ -26,6 +26,7 @@ pub mod open_repository;
 pub mod output;
 pub mod place;
 pub mod postgres;
+pub mod postgres_dump;
 pub mod private_file;
 pub mod progress;
 pub mod reading;

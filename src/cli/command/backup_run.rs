@@ -22,6 +22,7 @@ use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
 use crate::cli::postgres::{KnownSources, NamedServer, named_server};
+use crate::cli::postgres_dump::{DumpArgs, dump_roots};
 use crate::cli::time::fixed_span;
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
@@ -50,6 +51,7 @@ struct Sources {
     commands: Vec<(String, Vec<std::ffi::OsString>)>,
     stdin: Option<String>,
     server: Option<(NamedServer, PostgresMethod)>,
+    dump: DumpArgs,
     exclude: ExcludeArgs,
     tags: Vec<String>,
     name: Option<String>,
@@ -144,6 +146,7 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
         commands: Vec::new(),
         stdin: args.stdin.clone(),
         server: None,
+        dump: args.dump.clone(),
         exclude: args.exclude.clone(),
         tags: args.label.tag.clone(),
         name: args.label.source.clone(),
@@ -172,6 +175,7 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
             SourceKind::Postgres => {
                 let server = named_server(name, context, &known_sources(args, context)?)?;
                 sources.server = Some((server, table.method.unwrap_or_default()));
+                sources.dump = args.dump.or(Some(table));
             }
         }
     }
@@ -182,6 +186,7 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
         }
         let table = context.loaded.config.sources.get(&server.name);
         let method = args.method.or_else(|| table?.method).unwrap_or_default();
+        sources.dump = args.dump.or(table);
         sources.name.get_or_insert_with(|| server.name.clone());
         sources.server = Some((server, method));
     }
@@ -215,10 +220,15 @@ fn known_sources(args: &BackupArgs, context: &Context) -> Result<KnownSources, C
 fn remember_server(context: &Context, sources: &Sources, summary: &BackupSummary) {
     let Some((server, _)) = &sources.server else { return };
     for facts in &summary.facts {
-        let Ok(Some(PostgresFacts::Base(base))) = PostgresFacts::decode(facts) else { continue };
+        let cluster = match PostgresFacts::decode(facts) {
+            Ok(Some(PostgresFacts::Base(base))) => base.cluster,
+            // A dump stands alone: whether it is another cluster now is for base backups to ask.
+            Ok(Some(PostgresFacts::Dump(dump))) if server.expected.is_none() => dump.cluster,
+            _ => continue,
+        };
         let remembered = open(context).and_then(|repository| {
             let connection = Some(&*server.connection);
-            Ok(KnownSources::remember(&repository, &server.name, connection, &base.cluster)?)
+            Ok(KnownSources::remember(&repository, &server.name, connection, &cluster)?)
         });
         if let Err(error) = remembered {
             let name = &server.name;
@@ -227,23 +237,15 @@ fn remember_server(context: &Context, sources: &Sources, summary: &BackupSummary
     }
 }
 
-fn postgres_root(
-    server: &NamedServer,
-    method: PostgresMethod,
-    label: &SnapshotLabel,
-) -> Box<dyn RootSource> {
+fn base_root(server: &NamedServer, label: &SnapshotLabel) -> Box<dyn RootSource> {
     let options = BaseBackupOptions {
         label: format!("holdfast {} {}", label.source, label.time),
         fast_checkpoint: true,
         rate_kilobytes_max: None,
         incremental: false,
     };
-    match method {
-        PostgresMethod::Base | PostgresMethod::Dump => {
-            let (name, access) = (server.name.clone(), server.access.clone());
-            Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
-        }
-    }
+    let (name, access) = (server.name.clone(), server.access.clone());
+    Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
 }
 
 fn read_list(file: &Path) -> Result<Vec<u8>, CommandError> {
@@ -349,7 +351,10 @@ fn open_roots(
         roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
     }
     if let Some((server, method)) = &sources.server {
-        roots.push(postgres_root(server, *method, label));
+        match method {
+            PostgresMethod::Base => roots.push(base_root(server, label)),
+            PostgresMethod::Dump => roots.extend(dump_roots(server, &sources.dump, variables)),
+        }
     }
     if roots.is_empty() {
         let names: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();

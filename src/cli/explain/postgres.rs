@@ -42,4 +42,22 @@ this name before. Mixing two clusters would make both unrestorable.
 
 What to do: choose another name for the new cluster. If the old one is gone for good and the new one
 is to take its name, say so: --new-cluster.";
+    TOOLS: "HF-PG-030", SourceFailed, "no pg_dump fits this server",
+"A dump is what pg_dump and pg_dumpall of the server's major version or a later one decide it to be.
+An older one does not know what the server has, so it is refused before anything is read. They are
+looked for in the folders of PATH and in /usr/lib/postgresql/*/bin.
+
+What to do: install the client package of the server's version, or name the folder: --pg-bin DIR, or
+pg-bin = \"DIR\" in [sources.NAME].";
+    ROW_SECURITY: "HF-PG-031", SourceFailed, "the role does not see every row",
+"Row security hides rows of the named tables from the role, and a dump without them would look
+whole. Nothing was saved.
+
+What to do: ALTER ROLE backup BYPASSRLS, or take a role that owns the tables or is a superuser.";
+    DUMP: "HF-PG-032", SourceFailed, "the dump is not whole",
+"What pg_dump wrote, what the server sent and what it said that it sent do not agree. Nothing was
+saved.
+
+What to do: run it again. If it stays so, the versions of pg_dump and of the server do not go
+together: take the pg_dump of the server's own version, --pg-bin DIR.";
 }
