@@ -58,6 +58,8 @@ pub struct DumpToc {
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TocEntry {
+    /// Number of the entry.
+    pub number: i64,
     /// Number of the object on the server; 0 where it has none.
     pub oid: u32,
     /// `TABLE DATA`, `BLOBS`, …
@@ -66,6 +68,8 @@ pub struct TocEntry {
     pub name: String,
     /// Its schema, perhaps empty.
     pub schema: String,
+    /// How it is made, perhaps empty.
+    pub definition: String,
     /// `COPY … FROM stdin;`, perhaps empty.
     pub copy_statement: String,
     /// The file with its data; empty where it has none.
@@ -148,13 +152,13 @@ impl<'a> Reader<'a> {
     }
 
     fn entry(&mut self, version: (u8, u8)) -> Result<TocEntry, TocError> {
-        self.integer()?; // number of the entry
+        let number = self.integer()?;
         self.integer()?; // whether it has data
         self.text()?; // catalog that it stands in
         let oid = self.text()?.parse().map_err(|_| TocError::Value { what: "object number" })?;
         let (name, kind) = (self.text()?, self.text()?);
         self.integer()?; // section
-        self.text()?; // how it is made
+        let definition = self.text()?;
         self.text()?; // how it is dropped
         let copy_statement = self.text()?;
         let schema = self.text()?;
@@ -167,7 +171,7 @@ impl<'a> Reader<'a> {
         self.text()?; // once: with object numbers
         while self.optional_text()?.is_some() {} // what it depends on
         let file = self.text()?;
-        Ok(TocEntry { oid, kind, name, schema, copy_statement, file })
+        Ok(TocEntry { number, oid, kind, name, schema, definition, copy_statement, file })
     }
 }
 
@@ -181,8 +185,14 @@ mod tests {
     }
 
     fn text(out: &mut Vec<u8>, text: &str) {
-        integer(out, text.len() as i32);
+        integer(out, i32::try_from(text.len()).unwrap());
         out.extend_from_slice(text.as_bytes());
+    }
+
+    fn texts(out: &mut Vec<u8>, texts: &[&str]) {
+        for one in texts {
+            text(out, one);
+        }
     }
 
     fn toc(version: (u8, u8)) -> Vec<u8> {
@@ -196,19 +206,19 @@ mod tests {
         for _ in 0..7 {
             integer(&mut out, 1);
         }
-        ["shop", "17.1", "17.2"].map(|name| text(&mut out, name));
+        texts(&mut out, &["shop", "17.1", "17.2"]);
         integer(&mut out, 1);
         integer(&mut out, 7);
         integer(&mut out, 1);
-        ["0", "16400", "or\nders", "TABLE DATA"].map(|name| text(&mut out, name));
+        texts(&mut out, &["0", "16400", "or\nders", "TABLE DATA"]);
         integer(&mut out, 3);
         integer(&mut out, -1);
         text(&mut out, "");
-        ["COPY public.x FROM stdin;\n", "public", "", ""].map(|name| text(&mut out, name));
+        texts(&mut out, &["COPY public.x FROM stdin;\n", "public", "", ""]);
         if version >= RELATION_KIND_VERSION {
             integer(&mut out, 0);
         }
-        ["shop", "false", "5", "6"].map(|name| text(&mut out, name));
+        texts(&mut out, &["shop", "false", "5", "6"]);
         integer(&mut out, -1);
         text(&mut out, "7.dat");
         out
@@ -221,7 +231,9 @@ mod tests {
             let read = DumpToc::decode(&bytes).unwrap();
             assert_eq!((&*read.database, &*read.server, &*read.tool), ("shop", "17.1", "17.2"));
             let expected = TocEntry {
+                number: 7,
                 oid: 16400,
+                definition: String::new(),
                 kind: "TABLE DATA".into(),
                 name: "or\nders".into(),
                 schema: "public".into(),

@@ -335,12 +335,9 @@ fn dump(what: &str) -> PostgresError {
 fn read_whole(mut stream: CommandStream) -> Result<Vec<u8>, SourceError> {
     let mut output = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => output.extend_from_slice(&buffer[..length]),
-            Err(_) => break,
-        }
+    // What ends it early is what `finish` says.
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        output.extend_from_slice(&buffer[..length]);
     }
     Box::new(stream).finish().map(|()| output)
 }
@@ -368,12 +365,11 @@ fn require_every_row(sql: &mut Connection) -> Result<(), PostgresError> {
     let Some(role) = rows.first().and_then(|row| row.last().cloned().flatten()) else {
         return Ok(());
     };
-    let count = rows.len();
+    let more = rows.len().saturating_sub(TABLES_NAMED);
     let names = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());
-    let mut tables = names.take(TABLES_NAMED).collect::<Vec<_>>().join(", ");
-    if count > TABLES_NAMED {
-        tables.push_str(&format!(" and {} more", count - TABLES_NAMED));
-    }
+    let mut tables = names.take(TABLES_NAMED).collect::<Vec<_>>();
+    tables.extend((more > 0).then(|| format!("{more} more")));
+    let tables = tables.join(", ");
     Err(PostgresError::RowSecurity { role, tables })
 }
 
