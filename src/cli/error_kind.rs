@@ -83,6 +83,7 @@ fn postgres_kind(error: &PostgresError) -> &'static Explanation {
         PostgresError::Tools { .. } => &postgres::TOOLS,
         PostgresError::RowSecurity { .. } => &postgres::ROW_SECURITY,
         PostgresError::Dump { .. } => &postgres::DUMP,
+        PostgresError::Exists { .. } => &postgres::EXISTS,
     }
 }
 

@@ -164,8 +164,8 @@ fn a_role_that_does_not_see_every_row_is_refused() {
     let server = shop(17, &[]);
     server.sql(
         "shop",
-        "CREATE ROLE backup LOGIN IN ROLE pg_read_all_data; CREATE TABLE secret (a int); \
-         INSERT INTO secret VALUES (1); ALTER TABLE secret ENABLE ROW LEVEL SECURITY",
+        "CREATE ROLE backup LOGIN; CREATE TABLE secret (a int); \
+         INSERT INTO secret VALUES (1); GRANT SELECT ON secret TO backup; ALTER TABLE secret ENABLE ROW LEVEL SECURITY",
     );
     let program = repository();
     let bin = bin(17, "pg_dump");
@@ -288,4 +288,82 @@ fn a_worker_whose_session_is_ended_fails_the_dump() {
     });
     assert_eq!(outcome.code, 20, "{}", outcome.stderr);
     nothing_is_saved(&program);
+}
+
+/// Restores the newest dump into a database of a server.
+fn restore_into(
+    program: &Program,
+    server: &PostgresServer,
+    database: &str,
+    more: &[&str],
+) -> Outcome {
+    let bin = bin(server.version(), "pg_restore");
+    let bin = bin.parent().unwrap().to_str().unwrap();
+    let uri = server.uri(database);
+    let first = ["restore", "source:shop", "--into", &uri, "--pg-bin", bin];
+    program.run(&[&first[..], more].concat())
+}
+
+fn databases(server: &PostgresServer) -> String {
+    let query = "SELECT string_agg(datname, ',' ORDER BY datname) FROM pg_database \
+                 WHERE NOT datistemplate AND datname <> 'postgres'";
+    server.sql("postgres", query)
+}
+
+#[test]
+fn a_dump_goes_into_a_new_database_that_is_named_at_the_end() {
+    for &version in versions() {
+        let server = shop(version, &[]);
+        server.sql("shop", SCHEMA);
+        let program = repository();
+        done(&save(&program, &server, &[]));
+        done(&restore_into(&program, &server, "again", &[]));
+        assert_eq!(content(&server, "again"), content(&server, "shop"), "{version}");
+        let refused = restore_into(&program, &server, "again", &[]);
+        assert_eq!(refused.code, 15, "{}", refused.stderr);
+        assert!(refused.stderr.contains("HF-PG-033"), "{}", refused.stderr);
+        assert_eq!(databases(&server), "again,shop");
+        assert!(program.path("tmp").read_dir().unwrap().next().is_none(), "nothing is left");
+    }
+}
+
+#[test]
+fn the_rows_of_one_table_come_with_the_definitions_of_all() {
+    let server = shop(17, &[]);
+    server.sql("shop", SCHEMA);
+    server.sql("shop", "CREATE TABLE of (id int REFERENCES \"odd \"\"na me\".\"new\nline\")");
+    let program = repository();
+    done(&save(&program, &server, &[]));
+    done(&restore_into(&program, &server, "one", &["--table", "public.large", "--jobs", "2"]));
+    assert_eq!(server.sql("one", "SELECT count(*) FROM large"), "60000");
+    let counts = "SELECT (SELECT count(*) FROM part), (SELECT count(*) FROM pg_indexes \
+                  WHERE tablename = 'large')";
+    assert_eq!(server.sql("one", counts), "0|1");
+    let unknown = restore_into(&program, &server, "two", &["--table", "nowhere"]);
+    assert_ne!(unknown.code, 0);
+    assert_eq!(databases(&server), "one,shop");
+}
+
+#[test]
+fn what_cannot_be_restored_leaves_no_database() {
+    let server = shop(18, &[]);
+    server.sql("shop", "CREATE ROLE owner; CREATE TABLE t (a int); ALTER TABLE t OWNER TO owner");
+    let program = repository();
+    done(&save(&program, &server, &[]));
+    let other = PostgresServer::start(18);
+    let failed = restore_into(&program, &other, "shop", &[]);
+    assert_eq!(failed.code, 1, "{}", failed.stderr);
+    assert!(failed.stderr.contains("HF-PG-034"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("role \"owner\" does not exist"), "{}", failed.stderr);
+    assert_eq!(databases(&other), "");
+    done(&restore_into(&program, &other, "shop", &["--no-owner"]));
+    assert_eq!(databases(&other), "shop");
+    let older = PostgresServer::start(17);
+    let refused = restore_into(&program, &older, "shop", &["--pg-bin", "/nowhere"]);
+    assert_ne!(refused.code, 0);
+    let bin = bin(18, "pg_restore");
+    let bin = bin.parent().unwrap().to_str().unwrap();
+    let arguments = ["restore", "source:shop", "--into", &older.uri("shop"), "--pg-bin", bin];
+    let refused = program.run(&arguments);
+    assert!(refused.stderr.contains("HF-PG-004"), "{}", refused.stderr);
 }

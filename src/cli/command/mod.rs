@@ -28,6 +28,7 @@ pub mod reencrypt;
 pub mod repair;
 pub mod replica;
 pub mod restore;
+pub mod restore_into;
 pub mod restore_run;
 pub mod scrub;
 #[cfg(feature = "webdav")]

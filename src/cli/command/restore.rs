@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::command::restore_into::IntoArgs;
+
 const AFTER_HELP: &str = "\
 Examples:
   holdfast restore latest --target /srv/restored
   holdfast restore source:etc:/etc/ssh --target /tmp/ssh
   holdfast restore @2026-03-01 --target / --include /etc/nginx --dry-run
   holdfast restore latest:/home --tar - | ssh other tar -x
+  holdfast restore source:shop --into postgres://admin@db/shop_restored
 
 The path after the colon is put into the target itself: no folders are added above it. What is in
 the target and not in the snapshot stays, unless --delete is given.";
@@ -24,7 +27,7 @@ pub struct RestoreArgs {
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: String,
     /// Folder to restore into; made if absent
-    #[arg(short, long, value_name = "DIR", required_unless_present = "tar")]
+    #[arg(short, long, value_name = "DIR", required_unless_present_any = ["tar", "into"])]
     pub target: Option<PathBuf>,
     /// Write a tar file instead; - is standard output
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "verify", "overwrite"])]
@@ -59,6 +62,9 @@ pub struct RestoreArgs {
     /// Take the numbers of owners and groups, not their names
     #[arg(long)]
     pub numeric_ids: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub into: IntoArgs,
 }
 
 /// What a restore does with files that are there already.

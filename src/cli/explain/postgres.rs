@@ -60,4 +60,22 @@ saved.
 
 What to do: run it again. If it stays so, the versions of pg_dump and of the server do not go
 together: take the pg_dump of the server's own version, --pg-bin DIR.";
+    EXISTS: "HF-PG-033", Refused, "the database is there already",
+"A dump is restored into a new database only, so that nothing that is in use is overwritten.
+
+What to do: restore under another name and rename the databases when you have looked at it, or drop
+the old one first.";
+    NOT_RESTORED: "HF-PG-034", Failed, "the dump could not be restored into the server",
+"pg_restore failed; its last words stand above. The new database was dropped again, nothing else was
+touched.
+
+What to do: if roles or tablespaces are missing, restore them first: holdfast cat
+SNAPSHOT:/NAME.globals.sql | psql, or leave owners and privileges out with --no-owner. Extensions
+must be installed on the server.";
+    NOT_A_DUMP: "HF-PG-035", Usage, "this is no dump of a database",
+"Only a snapshot with a dump, and only a table that the dump has, can be restored into a server. A
+snapshot of a whole cluster is restored into a folder.
+
+What to do: holdfast ls SNAPSHOT shows what is in it, holdfast cat SNAPSHOT:/NAME.tables.json the
+tables.";
 }

@@ -332,7 +332,11 @@ fn dump(what: &str) -> PostgresError {
     PostgresError::Dump { what: what.to_owned() }
 }
 
-fn read_whole(mut stream: CommandStream) -> Result<Vec<u8>, SourceError> {
+/// All that a program prints, when it has ended well.
+///
+/// # Errors
+/// It failed.
+pub fn read_whole(mut stream: CommandStream) -> Result<Vec<u8>, SourceError> {
     let mut output = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     // What ends it early is what `finish` says.

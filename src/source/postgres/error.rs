@@ -114,6 +114,14 @@ pub enum PostgresError {
         /// Names of the first tables.
         tables: String,
     },
+    /// A database of the name is there already.
+    #[error("{address} has a database {name} already")]
+    Exists {
+        /// Host and port, or the path of a socket.
+        address: String,
+        /// Its name.
+        name: String,
+    },
     /// A dump that is not what it should be.
     #[error("the dump is not whole: {what}")]
     Dump {

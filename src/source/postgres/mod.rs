@@ -8,6 +8,7 @@ pub mod base_backup;
 pub mod connection;
 pub mod dump;
 pub mod dump_proxy;
+pub mod dump_restore;
 pub mod dump_tools;
 pub mod error;
 pub mod page;
