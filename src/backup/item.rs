@@ -79,6 +79,9 @@ pub enum Item {
     Again,
     /// It ends.
     End(Box<Ended>),
+    /// Something of one of several files that are read at once, each in a lane of its own: what one
+    /// lane gives is in order. Only where entries may come in any order.
+    InLane(u32, Box<Item>),
     /// The source has failed: nothing is saved.
     Failed(crate::backup::error::BackupError),
 }

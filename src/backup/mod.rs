@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod content;
+pub mod dump_reader;
 pub mod entry_reader;
 pub mod error;
 pub mod item;
@@ -11,6 +12,7 @@ pub mod page_map;
 pub mod page_watch;
 pub mod pages;
 pub mod postgres_base;
+pub mod postgres_dump;
 pub mod postgres_wal;
 pub mod previous_files;
 pub mod run;

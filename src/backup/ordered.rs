@@ -4,14 +4,24 @@
 //! number is in memory. Results wait for those before them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-/// The giving side; used by one thread.
+/// The giving side. Clones of it give into the same order: what one thread gives stays in the
+/// order of that thread.
 pub struct Giver<T> {
     tickets: Receiver<()>,
     results: Sender<(u64, T)>,
-    next: u64,
+    next: Arc<AtomicU64>,
+}
+
+impl<T> Clone for Giver<T> {
+    fn clone(&self) -> Self {
+        let (tickets, results) = (self.tickets.clone(), self.results.clone());
+        Self { tickets, results, next: Arc::clone(&self.next) }
+    }
 }
 
 /// The taking side; used by one thread.
@@ -37,7 +47,7 @@ pub fn ordered<T>(window: usize) -> (Giver<T>, Taker<T>) {
     }
     let (sender, results) = unbounded();
     (
-        Giver { tickets, results: sender, next: 0 },
+        Giver { tickets, results: sender, next: Arc::default() },
         Taker { tickets: ticket_sender, results, early: BTreeMap::new(), next: 0 },
     )
 }
@@ -46,8 +56,7 @@ impl<T> Giver<T> {
     /// The next place in the order; waits for room. `None` when nobody takes any more.
     pub fn slot(&mut self) -> Option<Slot<T>> {
         self.tickets.recv().ok()?;
-        let number = self.next;
-        self.next += 1;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         Some(Slot { number, results: self.results.clone() })
     }
 
@@ -106,6 +115,23 @@ mod tests {
         let taken: Vec<u64> = std::iter::from_fn(|| taker.take()).collect();
         threads.join().unwrap();
         assert_eq!(taken, (0..100).collect::<Vec<_>>());
+        assert!(!taker.is_broken());
+    }
+
+    #[test]
+    fn each_of_several_givers_keeps_its_order() {
+        let (giver, mut taker) = ordered(3);
+        for thread in 0..4 {
+            let mut giver = giver.clone();
+            std::thread::spawn(move || (0..100).all(|number| giver.give((thread, number))));
+        }
+        drop(giver);
+        let mut next = [0; 4];
+        while let Some((thread, number)) = taker.take() {
+            assert_eq!(number, next[thread]);
+            next[thread] += 1;
+        }
+        assert_eq!(next, [100; 4]);
         assert!(!taker.is_broken());
     }
 

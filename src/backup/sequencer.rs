@@ -3,7 +3,7 @@
 //! An entry waits until all its chunks have their places; entries go into the tree in order. What
 //! waits is bounded: when it grows, the open frame is closed so that places become known.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::backup::content::ContentBuilder;
 use crate::backup::error::BackupError;
@@ -28,7 +28,7 @@ const WAITING_PIECES_MAX: usize = 262_144;
 const GATHERED_BYTES: usize = 64 * 1024;
 
 struct Waiting {
-    /// No chunk of it is in a frame before this one without having its place.
+    /// No chunk of it, or of those behind it, is in a frame before this one without having its place.
     floor: u64,
     entry: Entry,
     content: ContentBuilder,
@@ -72,6 +72,8 @@ pub struct Sequencer<'a> {
     waiting: VecDeque<Waiting>,
     waiting_pieces: usize,
     current: Option<Box<Current>>,
+    /// What has begun in lanes that are not looked at right now.
+    lanes: BTreeMap<u32, Box<Current>>,
 }
 
 impl<'a> Sequencer<'a> {
@@ -95,12 +97,19 @@ impl<'a> Sequencer<'a> {
             waiting: VecDeque::new(),
             waiting_pieces: 0,
             current: None,
+            lanes: BTreeMap::new(),
         }
     }
 
     /// Takes the next item.
     pub fn take(&mut self, item: Item) -> Result<(), BackupError> {
         match item {
+            Item::InLane(lane, item) => {
+                self.current = self.lanes.remove(&lane);
+                let taken = self.take(*item);
+                self.lanes.extend(self.current.take().map(|current| (lane, current)));
+                return taken;
+            }
             Item::Batch(steps) => {
                 for step in steps {
                     self.take_step(step)?;
@@ -318,7 +327,10 @@ impl<'a> Sequencer<'a> {
         self.statistics.content_bytes += entry.node.stored_bytes();
         self.waiting_pieces += content.waiting();
         let floor = content.min_pending().unwrap_or_else(|| self.session.chunks.assigned_frames());
-        let floor = self.waiting.back().map_or(floor, |last| last.floor.min(floor));
+        // A chunk that is known already may be in an earlier frame than those of the entries before.
+        for earlier in self.waiting.iter_mut().rev().take_while(|earlier| earlier.floor > floor) {
+            earlier.floor = floor;
+        }
         self.waiting.push_back(Waiting { floor, entry, content, fingerprints, page_bytes });
     }
 
@@ -335,10 +347,11 @@ impl<'a> Sequencer<'a> {
             }
         }
         let waiting = self.waiting.front().map(|front| front.floor);
-        let current = self.current.as_ref().and_then(|current| current.content.min_pending());
+        let open = self.lanes.values().chain(&self.current);
+        let open = open.filter_map(|current| current.content.min_pending()).min();
         let assigned = self.session.chunks.assigned_frames();
         self.session.chunks.release_before(
-            assigned.min(waiting.unwrap_or(u64::MAX)).min(current.unwrap_or(u64::MAX)),
+            assigned.min(waiting.unwrap_or(u64::MAX)).min(open.unwrap_or(u64::MAX)),
         );
         Ok(())
     }

@@ -42,6 +42,30 @@ impl Reading {
         chunker: &Chunker,
         items: &mut Giver<Item>,
     ) -> Result<bool, SourceError> {
+        self.cut_each(read, chunker, items, |item| item)
+    }
+
+    /// As [`Reading::cut_all`], into a lane.
+    ///
+    /// # Errors
+    /// A read error; what was given before it is of no use.
+    pub fn cut_lane(
+        &self,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize, SourceError>,
+        chunker: &Chunker,
+        items: &mut Giver<Item>,
+        lane: u32,
+    ) -> Result<bool, SourceError> {
+        self.cut_each(read, chunker, items, move |item| Item::InLane(lane, Box::new(item)))
+    }
+
+    fn cut_each(
+        &self,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize, SourceError>,
+        chunker: &Chunker,
+        items: &mut Giver<Item>,
+        wrap: impl Fn(Item) -> Item + Copy + Send + 'static,
+    ) -> Result<bool, SourceError> {
         let mut rest = Vec::new();
         loop {
             let (mut block, at_end) = self.fill(read, &rest)?;
@@ -49,7 +73,7 @@ impl Reading {
             rest.clear();
             rest.extend_from_slice(&block[cut..]);
             block.truncate(cut);
-            if !block.is_empty() && !self.hash(block, lengths, items) {
+            if !block.is_empty() && !self.hash(block, lengths, items, wrap) {
                 return Ok(false);
             }
             if at_end {
@@ -83,11 +107,17 @@ impl Reading {
         Ok((block, false))
     }
 
-    fn hash(&self, block: Block, lengths: Vec<u32>, items: &mut Giver<Item>) -> bool {
+    fn hash(
+        &self,
+        block: Block,
+        lengths: Vec<u32>,
+        items: &mut Giver<Item>,
+        wrap: impl Fn(Item) -> Item + Send + 'static,
+    ) -> bool {
         let Some(slot) = items.slot() else { return false };
         let keys = self.keys.clone();
         self.workers.submit(move |_| {
-            slot.fill(Item::Data(CutBytes::hash(&keys, block, &lengths)));
+            slot.fill(wrap(Item::Data(CutBytes::hash(&keys, block, &lengths))));
         });
         true
     }

@@ -264,6 +264,10 @@ pub struct SourceConfig {
     pub connection: Option<String>,
     /// Postgres: what `backup` makes.
     pub method: Option<PostgresMethod>,
+    /// Postgres: connections of a dump.
+    pub jobs: Option<u32>,
+    /// Postgres: folder with `pg_dump` and its kin.
+    pub pg_bin: Option<PathBuf>,
 }
 
 /// `[retention.NAME]`
@@ -429,17 +433,20 @@ impl SourceConfig {
             || self.one_file_system
             || self.exclude_larger_than.is_some();
         let for_commands = !self.command.is_empty() || self.name.is_some();
-        let for_postgres = self.connection.is_some() || self.method.is_some();
+        let for_postgres = self.connection.is_some()
+            || self.method.is_some()
+            || self.jobs.is_some()
+            || self.pg_bin.is_some();
         match self.kind {
             SourceKind::Files if self.paths.is_empty() => Err("kind files needs paths"),
             SourceKind::Postgres if self.connection.is_none() => {
                 Err("kind postgres needs connection")
             }
             SourceKind::Postgres if for_files || for_commands || !self.paths.is_empty() => {
-                Err("kind postgres has connection and method only")
+                Err("kind postgres has connection, method, jobs and pg-bin only")
             }
             SourceKind::Files | SourceKind::Command if for_postgres => {
-                Err("only kind postgres has connection and method")
+                Err("only kind postgres has connection, method, jobs and pg-bin")
             }
             SourceKind::Files if for_commands => Err("kind files has neither command nor name"),
             SourceKind::Command if self.command.is_empty() => Err("kind command needs command"),

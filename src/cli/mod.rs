@@ -27,6 +27,7 @@ pub mod output;
 pub mod place;
 pub mod postgres;
 pub mod postgres_bases;
+pub mod postgres_dump;
 pub mod private_file;
 pub mod progress;
 pub mod reading;

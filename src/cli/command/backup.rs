@@ -11,6 +11,7 @@ use jiff::Span;
 use crate::cli::config::{PostgresMethod, SourceConfig};
 use crate::cli::error::CommandError;
 use crate::cli::explain::usage;
+use crate::cli::postgres_dump::DumpArgs;
 use crate::cli::words;
 use crate::units::{parse_size, parse_span};
 
@@ -54,6 +55,9 @@ pub struct BackupArgs {
     /// The server is another cluster than before, and takes its name over
     #[arg(long, requires = "postgres")]
     pub new_cluster: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub dump: DumpArgs,
     /// The command of --command NAME
     #[arg(last = true, value_name = "COMMAND")]
     pub argv: Vec<OsString>,

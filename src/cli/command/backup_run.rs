@@ -22,6 +22,7 @@ use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
 use crate::cli::postgres::{self as cli_postgres, KnownSources, NamedServer, named_server};
+use crate::cli::postgres_dump::{DumpArgs, dump_roots};
 use crate::cli::time::fixed_span;
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
@@ -52,6 +53,7 @@ struct Sources {
     commands: Vec<(String, Vec<std::ffi::OsString>)>,
     stdin: Option<String>,
     server: Option<(NamedServer, PostgresMethod)>,
+    dump: DumpArgs,
     exclude: ExcludeArgs,
     tags: Vec<String>,
     name: Option<String>,
@@ -77,8 +79,8 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         init_with_generated_key(context)?;
     }
     let repository = open(context)?;
-    if let Some((server, _)) = &sources.server {
-        remember_server(context, &repository, server)?;
+    if let Some((server, method)) = &sources.server {
+        remember_server(context, &repository, server, *method)?;
     }
     let place = Arc::clone(&repository.store);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -148,6 +150,7 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
         commands: Vec::new(),
         stdin: args.stdin.clone(),
         server: None,
+        dump: args.dump.clone(),
         exclude: args.exclude.clone(),
         tags: args.label.tag.clone(),
         name: args.label.source.clone(),
@@ -176,6 +179,7 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
             SourceKind::Postgres => {
                 let server = named_server(name, context, &known_sources(args, context)?)?;
                 sources.server = Some((server, table.method.unwrap_or_default()));
+                sources.dump = args.dump.or(Some(table));
             }
         }
     }
@@ -186,6 +190,7 @@ fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError>
         }
         let table = context.loaded.config.sources.get(&server.name);
         let method = args.method.or_else(|| table?.method).unwrap_or_default();
+        sources.dump = args.dump.or(table);
         sources.name.get_or_insert_with(|| server.name.clone());
         sources.server = Some((server, method));
     }
@@ -221,12 +226,19 @@ fn remember_server(
     context: &Context,
     repository: &Repository,
     server: &NamedServer,
+    method: PostgresMethod,
 ) -> Result<(), CommandError> {
     let found = server.access.connect(Purpose::Sql).and_then(|mut sql| {
         let found = ServerFacts::read(&mut sql)?;
-        found.require_cluster(&server.name, server.expected.as_deref(), sql.shown())?;
+        // A dump stands alone, whichever cluster it is of.
+        if method == PostgresMethod::Base {
+            found.require_cluster(&server.name, server.expected.as_deref(), sql.shown())?;
+        }
         Ok(found)
     });
+    if method == PostgresMethod::Dump && server.expected.is_some() {
+        return Ok(());
+    }
     let found = found.map_err(|error| cli_postgres::failed(&error))?;
     let (name, connection) = (&server.name, Some(&*server.connection));
     if let Err(error) = KnownSources::remember(repository, name, connection, &found.cluster) {
@@ -235,23 +247,15 @@ fn remember_server(
     Ok(())
 }
 
-fn postgres_root(
-    server: &NamedServer,
-    method: PostgresMethod,
-    label: &SnapshotLabel,
-) -> Box<dyn RootSource> {
+fn base_root(server: &NamedServer, label: &SnapshotLabel) -> Box<dyn RootSource> {
     let options = BaseBackupOptions {
         label: format!("holdfast {} {}", label.source, label.time),
         fast_checkpoint: true,
         rate_kilobytes_max: None,
         incremental: false,
     };
-    match method {
-        PostgresMethod::Base | PostgresMethod::Dump => {
-            let (name, access) = (server.name.clone(), server.access.clone());
-            Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
-        }
-    }
+    let (name, access) = (server.name.clone(), server.access.clone());
+    Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
 }
 
 fn read_list(file: &Path) -> Result<Vec<u8>, CommandError> {
@@ -357,7 +361,10 @@ fn open_roots(
         roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
     }
     if let Some((server, method)) = &sources.server {
-        roots.push(postgres_root(server, *method, label));
+        match method {
+            PostgresMethod::Base => roots.push(base_root(server, label)),
+            PostgresMethod::Dump => roots.extend(dump_roots(server, &sources.dump, variables)),
+        }
     }
     if roots.is_empty() {
         let names: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();

@@ -29,6 +29,7 @@ pub mod reencrypt;
 pub mod repair;
 pub mod replica;
 pub mod restore;
+pub mod restore_into;
 pub mod restore_postgres;
 pub mod restore_run;
 pub mod scrub;

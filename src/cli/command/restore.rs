@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::command::restore_into::IntoArgs;
 use crate::format::postgres::lsn::Lsn;
 
 const AFTER_HELP: &str = "\
@@ -13,6 +14,7 @@ Examples:
   holdfast restore source:etc:/etc/ssh --target /tmp/ssh
   holdfast restore @2026-03-01 --target / --include /etc/nginx --dry-run
   holdfast restore latest:/home --tar - | ssh other tar -x
+  holdfast restore source:shop --into postgres://admin@db/shop_restored
 
 The path after the colon is put into the target itself: no folders are added above it. What is in
 the target and not in the snapshot stays, unless --delete is given.";
@@ -26,7 +28,7 @@ pub struct RestoreArgs {
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: String,
     /// Folder to restore into; made if absent
-    #[arg(short, long, value_name = "DIR", required_unless_present = "tar")]
+    #[arg(short, long, value_name = "DIR", required_unless_present_any = ["tar", "into"])]
     pub target: Option<PathBuf>,
     /// Write a tar file instead; - is standard output
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "verify", "overwrite"])]
@@ -64,6 +66,9 @@ pub struct RestoreArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
     pub postgres: PostgresRestoreArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub into: IntoArgs,
 }
 
 /// Where the recovery of a PostgreSQL server is to end.

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::cli::command::backup_run::report_requests;
 use crate::cli::command::cat::CatArgs;
 use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
+use crate::cli::command::restore_into;
 use crate::cli::command::restore_postgres;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
@@ -37,6 +38,9 @@ use crate::units::format_duration;
 
 /// Restores into a folder, or writes a tar archive.
 pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> {
+    if let Some(connection) = &args.into.into {
+        return restore_into::run(args, connection, context);
+    }
     let selector = context.selector(&args.snapshot)?;
     let (reading, copies) = if args.from_any {
         Reading::open_any(context).map(|(reading, copies)| (reading, Some(copies)))?

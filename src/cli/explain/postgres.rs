@@ -90,4 +90,40 @@ be written, or the server sent something else than what comes next. Nothing is l
 its log until it is saved.
 
 What to do: look at the space and the rights of the state folder.";
+    TOOLS: "HF-PG-030", SourceFailed, "no pg_dump fits this server",
+"A dump is what pg_dump and pg_dumpall of the server's major version or a later one decide it to be.
+An older one does not know what the server has, so it is refused before anything is read. They are
+looked for in the folders of PATH and in /usr/lib/postgresql/*/bin.
+
+What to do: install the client package of the server's version, or name the folder: --pg-bin DIR, or
+pg-bin = \"DIR\" in [sources.NAME].";
+    ROW_SECURITY: "HF-PG-031", SourceFailed, "the role does not see every row",
+"Row security hides rows of the named tables from the role, and a dump without them would look
+whole. Nothing was saved.
+
+What to do: ALTER ROLE backup BYPASSRLS, or take a role that owns the tables or is a superuser.";
+    DUMP: "HF-PG-032", SourceFailed, "the dump is not whole",
+"What pg_dump wrote, what the server sent and what it said that it sent do not agree. Nothing was
+saved.
+
+What to do: run it again. If it stays so, the versions of pg_dump and of the server do not go
+together: take the pg_dump of the server's own version, --pg-bin DIR.";
+    EXISTS: "HF-PG-033", Refused, "the database is there already",
+"A dump is restored into a new database only, so that nothing that is in use is overwritten.
+
+What to do: restore under another name and rename the databases when you have looked at it, or drop
+the old one first.";
+    NOT_RESTORED: "HF-PG-034", Failed, "the dump could not be restored into the server",
+"pg_restore failed; its last words stand above. The new database was dropped again, nothing else was
+touched.
+
+What to do: if roles or tablespaces are missing, restore them first: holdfast cat
+SNAPSHOT:/NAME.globals.sql | psql, or leave owners and privileges out with --no-owner. Extensions
+must be installed on the server.";
+    NOT_A_DUMP: "HF-PG-035", Usage, "this is no dump of a database",
+"Only a snapshot with a dump, and only a table that the dump has, can be restored into a server. A
+snapshot of a whole cluster is restored into a folder.
+
+What to do: holdfast ls SNAPSHOT shows what is in it, holdfast cat SNAPSHOT:/NAME.tables.json the
+tables.";
 }

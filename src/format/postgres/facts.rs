@@ -137,18 +137,25 @@ pub struct WalFacts {
 /// A dump.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpFacts {
-    /// `server_version_num`.
-    pub version_number: u32,
+    /// Whose.
+    #[serde(flatten)]
+    pub cluster: ClusterFacts,
     /// Database that it is of.
     pub database: String,
     /// When its transaction began, by the server's clock (RFC 3339).
     pub moment: String,
     /// Position in the log at that time.
     pub lsn: Lsn,
+    /// Taken from a standby.
+    pub from_standby: bool,
+    /// Major version of the `pg_dump` that made it; `pg_restore` must not be older.
+    pub tool: u32,
     /// Tables whose rows are there.
     pub tables: u64,
     /// Their rows.
     pub rows: u64,
+    /// Large objects that are there.
+    pub large_objects: u64,
 }
 
 impl PostgresFacts {

@@ -3,6 +3,8 @@
 //! Values and their text forms only: nothing here reads or connects.
 
 pub mod coverage;
+pub mod dump_tables;
+pub mod dump_toc;
 pub mod facts;
 pub mod history_file;
 pub mod lsn;

@@ -12,10 +12,10 @@ use postgres_protocol::message::frontend;
 
 use crate::format::postgres::facts::Tablespace;
 use crate::format::postgres::lsn::{Lsn, Timeline};
-use crate::source::postgres::connection::{Connection, Row, values};
+use crate::source::postgres::connection::Connection;
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::replication::literal;
-use crate::source::postgres::wire::Incoming;
+use crate::source::postgres::wire::{Incoming, Row, values};
 
 /// How the server is to go about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

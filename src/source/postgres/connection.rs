@@ -7,7 +7,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use fallible_iterator::FallibleIterator as _;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
@@ -19,7 +19,7 @@ use crate::source::postgres::address::{Address, Host, TlsMode};
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::password_file::{Wanted, find_password};
 use crate::source::postgres::tls::{TlsStream, wrap};
-use crate::source::postgres::wire::{COPY_WHOLE_BYTES, CopyPiece, Inbox, Incoming};
+use crate::source::postgres::wire::{COPY_WHOLE_BYTES, CopyPiece, Inbox, Incoming, Row, values};
 
 /// Bytes that are asked for from the system at once.
 const READ_BYTES: usize = COPY_WHOLE_BYTES;
@@ -33,6 +33,8 @@ pub enum Purpose {
     Sql,
     /// Replication commands.
     Replication,
+    /// Queries with the settings of the database and the role, as `pg_dump` makes them.
+    Dump,
 }
 
 enum Stream {
@@ -50,9 +52,6 @@ pub struct Connection {
     parameters: Vec<(String, String)>,
     notices: Vec<String>,
 }
-
-/// A row of text values; `None` is SQL's NULL.
-pub type Row = Vec<Option<String>>;
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -157,6 +156,31 @@ impl Connection {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// All that it said of itself, in order.
+    #[must_use]
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
+    /// The next message as it came; nothing is dealt with.
+    pub fn relayed(&mut self, doing: &'static str) -> Result<Bytes, PostgresError> {
+        loop {
+            match self.inbox.take_raw().map_err(|source| self.broken(doing, source))? {
+                Some(message) => return Ok(message),
+                None => self.receive().map_err(|source| self.broken(doing, source))?,
+            }
+        }
+    }
+
+    /// The error that a message as it came tells of.
+    #[must_use]
+    pub fn error_of(&self, message: &[u8]) -> Option<PostgresError> {
+        match Message::parse(&mut BytesMut::from(message)) {
+            Ok(Some(Message::ErrorResponse(body))) => Some(self.server_error(&body)),
+            _ => None,
+        }
+    }
+
     /// Takes the warnings that came so far.
     pub fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)
@@ -169,16 +193,15 @@ impl Connection {
         purpose: Purpose,
         password: Option<&SecretString>,
     ) -> Result<(), PostgresError> {
-        let mut parameters = vec![
-            ("user", address.user.as_str()),
-            ("application_name", "holdfast"),
-            ("client_encoding", "UTF8"),
+        let mut parameters =
+            vec![("user", address.user.as_str()), ("application_name", "holdfast")];
+        if purpose != Purpose::Dump {
+            parameters.push(("client_encoding", "UTF8"));
             // Text forms do not depend on how the server or the role is set up.
-            ("datestyle", "ISO, YMD"),
-            ("extra_float_digits", "3"),
-        ];
+            parameters.extend([("datestyle", "ISO, YMD"), ("extra_float_digits", "3")]);
+        }
         match purpose {
-            Purpose::Sql => parameters.push(("database", address.database.as_str())),
+            Purpose::Sql | Purpose::Dump => parameters.push(("database", &address.database)),
             Purpose::Replication => parameters.push(("replication", "true")),
         }
         self.send(|out| frontend::startup_message(parameters, out))?;
@@ -233,7 +256,7 @@ impl Connection {
             Host::Socket(_, port) => ("localhost", *port),
         };
         let database = match purpose {
-            Purpose::Sql => address.database.as_str(),
+            Purpose::Sql | Purpose::Dump => address.database.as_str(),
             Purpose::Replication => "replication",
         };
         let wanted = Wanted { host: name, port, database, user: &address.user };
@@ -331,9 +354,25 @@ impl Connection {
         }
     }
 
+    /// Sends a query, and waits for nothing.
+    pub fn send_query(&mut self, text: &[u8]) -> Result<(), PostgresError> {
+        self.send(|out| {
+            out.put_u8(b'Q');
+            out.put_u32(text.len() as u32 + 5);
+            out.put_slice(text);
+            out.put_u8(0);
+            Ok(())
+        })
+    }
+
     /// Runs a query; every value comes as text. Of several statements the rows of all.
     pub fn query(&mut self, text: &str) -> Result<Vec<Row>, PostgresError> {
-        self.send(|out| frontend::query(text, out))?;
+        self.query_bytes(text.as_bytes())
+    }
+
+    /// As [`Connection::query`], of a text in whatever encoding the connection has.
+    pub fn query_bytes(&mut self, text: &[u8]) -> Result<Vec<Row>, PostgresError> {
+        self.send_query(text)?;
         let mut rows = Vec::new();
         loop {
             match self.message("waiting for a query")? {
@@ -410,18 +449,6 @@ impl Drop for Connection {
         frontend::terminate(&mut goodbye);
         drop(self.stream.write_all(&goodbye));
     }
-}
-
-/// The values of a row as text; `None` where it is malformed.
-#[must_use]
-pub fn values(row: &postgres_protocol::message::backend::DataRowBody) -> Option<Row> {
-    let buffer = row.buffer();
-    let mut values = Vec::new();
-    let mut ranges = row.ranges();
-    while let Some(range) = ranges.next().ok()? {
-        values.push(range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned()));
-    }
-    Some(values)
 }
 
 fn connect_tcp(name: &str, port: u16, patience: Duration) -> std::io::Result<TcpStream> {

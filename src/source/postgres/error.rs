@@ -98,6 +98,36 @@ pub enum PostgresError {
         /// System identifier of the server.
         found: String,
     },
+    /// No fitting `pg_dump` and its kin.
+    #[error("PostgreSQL {major} needs pg_dump of version {major} or later: {found}")]
+    Tools {
+        /// Major version of the server.
+        major: u32,
+        /// What there is instead.
+        found: String,
+    },
+    /// The role does not see every row.
+    #[error("{role} does not see every row of {tables}: row security hides some")]
+    RowSecurity {
+        /// The role.
+        role: String,
+        /// Names of the first tables.
+        tables: String,
+    },
+    /// A database of the name is there already.
+    #[error("{address} has a database {name} already")]
+    Exists {
+        /// Host and port, or the path of a socket.
+        address: String,
+        /// Its name.
+        name: String,
+    },
+    /// A dump that is not what it should be.
+    #[error("the dump is not whole: {what}")]
+    Dump {
+        /// What is wrong with it.
+        what: String,
+    },
     /// The server is older or other than what is spoken here.
     #[error("{address}: {what}")]
     Unfit {

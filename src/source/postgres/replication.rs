@@ -4,8 +4,9 @@
 
 use crate::format::limits;
 use crate::format::postgres::lsn::{Lsn, Timeline};
-use crate::source::postgres::connection::{Connection, Row};
+use crate::source::postgres::connection::Connection;
 use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::wire::Row;
 
 /// What `IDENTIFY_SYSTEM` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

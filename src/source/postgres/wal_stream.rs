@@ -9,10 +9,10 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use crate::format::postgres::lsn::{Lsn, Timeline};
-use crate::source::postgres::connection::{Connection, values};
+use crate::source::postgres::connection::Connection;
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::replication::quoted;
-use crate::source::postgres::wire::Incoming;
+use crate::source::postgres::wire::{Incoming, values};
 
 /// Microseconds from 1970 to 2000, where the server's times begin.
 const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;

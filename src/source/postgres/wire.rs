@@ -5,7 +5,8 @@
 //! Source: the manual of `PostgreSQL`, "Message Formats".
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use postgres_protocol::message::backend::{COPY_DATA_TAG, Header, Message};
+use fallible_iterator::FallibleIterator as _;
+use postgres_protocol::message::backend::{COPY_DATA_TAG, DataRowBody, Header, Message};
 
 /// Longest message but those of `COPY`.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -16,6 +17,9 @@ pub const COPY_WHOLE_BYTES: usize = 256 * 1024;
 const HEADER_BYTES: usize = 5;
 /// `CopyBothResponse`, which the protocol's crate does not have.
 const COPY_BOTH_TAG: u8 = b'W';
+
+/// A row of text values; `None` is SQL's NULL.
+pub type Row = Vec<Option<String>>;
 
 /// What arrived.
 pub enum Incoming {
@@ -93,6 +97,21 @@ impl Inbox {
         Ok(Message::parse(&mut self.buffer)?.map(Incoming::Message))
     }
 
+    /// The next message as it came, whole; `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// What is no message, or one that is too long.
+    pub fn take_raw(&mut self) -> std::io::Result<Option<Bytes>> {
+        let Some(header) = Header::parse(&self.buffer)? else { return Ok(None) };
+        let length = usize::try_from(header.len()).unwrap_or(usize::MAX);
+        if length > MESSAGE_BYTES_MAX {
+            let what = format!("a message of {length} bytes");
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
+        }
+        let is_whole = self.buffer.len() > length;
+        Ok(is_whole.then(|| self.buffer.split_to(length + 1).freeze()))
+    }
+
     fn copy_piece(&mut self, is_first: bool) -> Option<Incoming> {
         let length = self.copy_left.min(self.buffer.len());
         if length < self.copy_left.min(COPY_WHOLE_BYTES) {
@@ -104,6 +123,18 @@ impl Inbox {
         let bytes = self.buffer.split_to(length).freeze();
         Some(Incoming::Copy(CopyPiece { bytes, is_first, is_last }))
     }
+}
+
+/// The values of a row as text; `None` where it is malformed.
+#[must_use]
+pub fn values(row: &DataRowBody) -> Option<Row> {
+    let buffer = row.buffer();
+    let mut values = Vec::new();
+    let mut ranges = row.ranges();
+    while let Some(range) = ranges.next().ok()? {
+        values.push(range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned()));
+    }
+    Some(values)
 }
 
 #[cfg(test)]
