@@ -85,9 +85,9 @@ What to do: archive_command runs in the data directory, as the server's user; %p
 
 What to do: update holdfast. The files themselves can be restored as those of any snapshot.";
     SPOOL: "HF-PG-017", Failed, "the log on its way cannot be kept",
-"Between the server and the repository the last segments lie in a folder of the local state. It cannot
-be written, or the server sent something else than what comes next. Nothing is lost: the server keeps
-its log until it is saved.
+"Between the server and the repository the last segments lie in a folder of the local state. It
+cannot be written, or the server sent something else than what comes next. Nothing is lost: the
+server keeps its log until it is saved.
 
 What to do: look at the space and the rights of the state folder.";
     TOOLS: "HF-PG-030", SourceFailed, "no pg_dump fits this server",
