@@ -21,7 +21,7 @@ use crate::chunker::{ChunkSizes, Chunker};
 use crate::clock::Clock;
 use crate::crypto::ids::{content_hash, content_hasher};
 use crate::format::node::{Node, NodeKind, UnixTime};
-use crate::format::postgres::facts::{ClusterFacts, PostgresFacts};
+use crate::format::postgres::facts::{ClusterFacts, PostgresFacts, WAL_SERIES_TAG};
 use crate::format::postgres::segment::WalFile;
 use crate::format::snapshot::Facts;
 use crate::format::tree::EntryKey;
@@ -37,9 +37,6 @@ use crate::source::error::SourceError;
 pub fn wal_source(name: &str) -> String {
     format!("{name}.wal")
 }
-
-/// The tag that tells which snapshots build upon each other.
-pub const SERIES_TAG: &str = "wal-series=";
 
 /// A file to be saved.
 #[derive(Debug, Clone)]
@@ -246,7 +243,7 @@ fn try_save(
     series.write(&repository, source)?;
     let mut label = run_of.label.clone();
     source.clone_into(&mut label.source);
-    label.tags.push(format!("{SERIES_TAG}{}", series.series));
+    label.tags.push(format!("{WAL_SERIES_TAG}{}", series.series));
     let taken = Arc::new(Mutex::new(series.clone()));
     let root = WalRoot {
         name: run_of.name.to_owned(),

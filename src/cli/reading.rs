@@ -18,6 +18,7 @@ use crate::format::commit::ObjectName;
 use crate::format::limits;
 use crate::format::snapshot::Snapshot;
 use crate::id::{DomainId, ObjectId};
+use crate::maintenance::log_retention::series_of;
 use crate::progress::Progress;
 use crate::repo::error::RepoError;
 use crate::repo::history::{History, SnapshotRecord};
@@ -183,12 +184,22 @@ impl Reading {
         records.sort_by_key(|record| (record.time, record.seq, record.name));
         match &selector.which {
             Which::Latest => {
-                let newest_first = records.iter().rev();
-                let record = newest_first.copied().nth(selector.back);
-                let record = record.ok_or_else(|| selector.not_found(records.len()))?;
-                let before = records.iter().rev().take(selector.back);
-                self.require_readable(before.copied().chain([record]))?;
-                Ok((record, self.snapshot(record)?))
+                let mut back = selector.back;
+                for record in records.iter().rev().copied() {
+                    let Ok(snapshot) = self.snapshot(record) else {
+                        self.require_readable([record].into_iter())?;
+                        continue;
+                    };
+                    // The log of a database is saved every few seconds, and nobody means it.
+                    if series_of(&snapshot.tags).is_some() {
+                        continue;
+                    }
+                    if back == 0 {
+                        return Ok((record, snapshot));
+                    }
+                    back -= 1;
+                }
+                Err(selector.not_found(records.len()).into())
             }
             Which::Id(_) => {
                 let ids: Vec<String> = records.iter().map(|r| r.name.id.to_string()).collect();

@@ -17,6 +17,7 @@ use crate::format::refs::SnapshotLabel;
 use crate::format::tombstone::{Declaration, Remark};
 use crate::id::ObjectId;
 use crate::maintenance::error::MaintenanceError;
+use crate::maintenance::log_retention::{LogSnapshot, plan_logs, series_of};
 use crate::maintenance::prune_plan::Amount;
 use crate::maintenance::retention::decision::{RetentionInput, Verdict};
 use crate::maintenance::retention::policy::Policy;
@@ -65,8 +66,36 @@ pub fn plan_forget(
     snapshots: &[Labelled],
     context: &RetentionContext,
 ) -> Result<Vec<GroupPlan>, MaintenanceError> {
-    let inputs: Vec<RetentionInput> = snapshots.iter().filter_map(retention_input).collect();
-    Ok(plan_retention(policy, &inputs, context)?)
+    let logs: Vec<LogSnapshot> = snapshots.iter().filter_map(log_snapshot).collect();
+    let others = snapshots.iter().filter_map(retention_input);
+    let inputs: Vec<RetentionInput> =
+        others.filter(|input| series_of(&input.tags).is_none()).collect();
+    let mut plans = plan_retention(policy, &inputs, context)?;
+    // Base backups may be taken by another host than the one that archives.
+    let oldest = |source: &str| {
+        let kept = plans.iter().filter(|plan| plan.source == source);
+        let kept = kept.flat_map(|plan| &plan.decisions);
+        let kept: HashSet<ObjectId> =
+            kept.filter(|one| one.verdict != Verdict::Remove).map(|one| one.snapshot).collect();
+        let kept = inputs.iter().filter(|input| kept.contains(&input.snapshot));
+        kept.map(|input| input.claimed.min(input.first_seen)).min()
+    };
+    let of_logs = plan_logs(&logs, &oldest, context);
+    plans.extend(of_logs);
+    Ok(plans)
+}
+
+fn log_snapshot(snapshot: &Labelled) -> Option<LogSnapshot> {
+    let label = snapshot.label.as_ref()?;
+    Some(LogSnapshot {
+        snapshot: snapshot.record.name.id,
+        writer: snapshot.record.name.writer,
+        seq: snapshot.record.seq,
+        source: label.source.clone(),
+        series: series_of(&label.tags)?.to_owned(),
+        time: snapshot.record.time,
+        first_seen: timestamp(snapshot.record.first_seen),
+    })
 }
 
 fn retention_input(snapshot: &Labelled) -> Option<RetentionInput> {

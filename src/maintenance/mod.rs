@@ -10,6 +10,7 @@ pub mod error;
 pub mod finding;
 pub mod forget;
 pub mod listing;
+pub mod log_retention;
 pub mod maintainer_log;
 pub mod maintainer_packs;
 pub mod pack_catalog;

@@ -393,3 +393,23 @@ fn tablespaces_are_put_where_they_are_told_and_nowhere_else() {
     assert_eq!(restored.sql("postgres", place), new.to_str().unwrap());
     assert_eq!(marks(&server), "7 8");
 }
+
+#[test]
+fn retention_keeps_the_log_that_leads_on_from_what_it_keeps() {
+    let archive = Archive::new();
+    let server = archive.server(17);
+    server.sql("postgres", "CREATE TABLE marks (n int)");
+    archive.base(&server);
+    for number in 1..=3 {
+        mark(&server, number);
+        archived(&server);
+    }
+    archive.run(&["forget", "--keep-last", "1", "--prune"]).ends(0);
+    let listed = archive.run(&["snapshots", "--json"]).ends(0);
+    assert_eq!(listed.stdout.matches("\"source\":\"shop.wal\"").count(), 1, "{}", listed.stdout);
+    let latest = archive.run(&["ls", "latest"]).ends(0);
+    assert!(latest.stdout.contains(" of shop at "), "{}", latest.stdout);
+    mark(&server, 4);
+    archived(&server);
+    assert_eq!(marks(&archive.recovered(17, "data", &[])), "1 2 3 4");
+}

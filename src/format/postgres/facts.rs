@@ -8,6 +8,9 @@ use crate::format::postgres::lsn::{Lsn, Timeline};
 use crate::format::postgres::segment::SegmentBytes;
 use crate::format::snapshot::Facts;
 
+/// The tag that tells which snapshots of a log build upon each other.
+pub const WAL_SERIES_TAG: &str = "wal-series=";
+
 /// A statement that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("the facts of a root cannot be understood")]

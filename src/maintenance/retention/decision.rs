@@ -84,6 +84,8 @@ pub enum KeepReason {
         /// By how much.
         ahead_seconds: i64,
     },
+    /// Part of the log of a database, without which a moment could not be reached.
+    Log,
     /// Nothing of its group is removed, see [`crate::maintenance::retention::GroupPlan::refusal`].
     GroupRefused,
 }
@@ -127,6 +129,7 @@ impl fmt::Display for KeepReason {
             Self::Suspicious { ahead_seconds } => {
                 write!(f, "suspicious: dated {ahead_seconds} s after it was first seen")
             }
+            Self::Log => f.write_str("log that leads on from a base backup"),
             Self::GroupRefused => f.write_str("nothing of this source is removed"),
         }
     }
