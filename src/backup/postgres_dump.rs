@@ -293,7 +293,7 @@ impl Fetch<'_> {
         let mut tables = Vec::new();
         loop {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            if self.is_over.load(Ordering::Relaxed) {
+            if self.is_over() {
                 return Ok(None);
             }
             let goes_on = match job {
@@ -330,7 +330,7 @@ impl Fetch<'_> {
         let given = self.maker.give(&table.file, lane, with, items, &mut read);
         match reader.take_failure() {
             Some(failure) => return Err(failure.into()),
-            None if !given? => return Ok(None),
+            None if self.is_over() || !given? => return Ok(None),
             None => {}
         }
         let sums = reader.finish()?;
@@ -357,14 +357,19 @@ impl Fetch<'_> {
         let given = self.maker.give(&file, lane, (self.reading, self.chunker), items, &mut read);
         match reader.take_failure() {
             Some(failure) => Err(failure.into()),
-            None => Ok(given?),
+            None => Ok(!self.is_over() && given?),
         }
     }
 
     /// Stops where another worker has failed. What failed here is asked of the reader afterwards.
     fn checked(&self, length: Option<usize>, file: &str) -> Result<usize, SourceError> {
-        let length = length.filter(|_| !self.is_over.load(Ordering::Relaxed));
+        let length = length.filter(|_| !self.is_over());
         length.ok_or_else(|| SourceError::Unfinished { name: file.to_owned() })
+    }
+
+    /// Whether some worker has failed, or nobody takes any more.
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 }
 

@@ -287,6 +287,8 @@ fn a_worker_whose_session_is_ended_fails_the_dump() {
         saving.join().unwrap()
     });
     assert_eq!(outcome.code, 20, "{}", outcome.stderr);
+    let said = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(said.contains("HF-PG-00"), "{said}");
     nothing_is_saved(&program);
 }
 
@@ -366,4 +368,18 @@ fn what_cannot_be_restored_leaves_no_database() {
     let arguments = ["restore", "source:shop", "--into", &older.uri("shop"), "--pg-bin", bin];
     let refused = program.run(&arguments);
     assert!(refused.stderr.contains("HF-PG-004"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_database_without_tables_is_saved_and_restored() {
+    let server = shop(15, &[]);
+    let program = repository();
+    let saved = save(&program, &server, &[]);
+    done(&saved);
+    assert_eq!(saved.stderr, "");
+    done(&restore_into(&program, &server, "again", &[]));
+    // The name is known now, and another database is no other cluster.
+    let bin = bin(15, "pg_dump");
+    let bin = bin.parent().unwrap().to_str().unwrap();
+    done(&program.run(&["backup", "--postgres", "shop", "--pg-bin", bin]));
 }
