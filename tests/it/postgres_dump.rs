@@ -287,7 +287,8 @@ fn a_worker_whose_session_is_ended_fails_the_dump() {
         saving.join().unwrap()
     });
     assert_eq!(outcome.code, 20, "{}", outcome.stderr);
-    assert!(outcome.stdout.contains("HF-PG-0"), "{outcome:?}");
+    let said = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(said.contains("HF-PG-00"), "{said}");
     nothing_is_saved(&program);
 }
 
