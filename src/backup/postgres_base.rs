@@ -99,9 +99,6 @@ impl PostgresBase {
         let watch = Arc::new(PageWatch::new(&server, base.start));
         let (start, timeline) = (base.start, base.timeline);
         let tablespaces = base.tablespaces.clone();
-        if !feed.give_root() {
-            return Ok(false);
-        }
         while let Some(part) = base.next_part()? {
             let goes_on = match part {
                 Part::Archive { tablespace } => {
@@ -112,6 +109,9 @@ impl PostgresBase {
             if !goes_on {
                 return Ok(false);
             }
+        }
+        if !feed.give_root() {
+            return Ok(false);
         }
         let (stop, stop_timeline) = base.finish()?;
         if stop_timeline != timeline {
@@ -158,8 +158,7 @@ impl PostgresBase {
     ) -> Result<bool, Failure> {
         let prefix = tablespace.map(|oid| format!("pg_tblspc/{oid}"));
         if let Some(prefix) = &prefix {
-            let mut node = Node::new(NodeKind::Dir, Vec::new());
-            node.mode = 0o700;
+            let node = feed.own_folder();
             if !feed.give_known(prefix.as_bytes(), node) {
                 return Ok(false);
             }
@@ -192,6 +191,7 @@ impl PostgresBase {
                 return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what).into());
             }
             let node = node_of(entry.header())?;
+            feed.owner.get_or_insert_with(|| node.clone());
             let goes_on = match node.kind {
                 NodeKind::File if is_page_file(&path) => {
                     let check = watch.of_file(&path, server);
@@ -334,7 +334,7 @@ impl RootSource for PostgresBase {
     }
 
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {
-        let mut feed = Feed { reading, chunker, items, steps: Vec::new(), bytes: 0 };
+        let mut feed = Feed { reading, chunker, items, steps: Vec::new(), bytes: 0, owner: None };
         let received = self.receive(&mut feed);
         let name = self.name.clone();
         match received {
@@ -430,13 +430,26 @@ struct Feed<'a> {
     items: &'a mut Giver<Item>,
     steps: Vec<Step>,
     bytes: usize,
+    /// The first entry: all belong to the user of the server.
+    owner: Option<Node>,
 }
 
 impl Feed<'_> {
     fn give_root(&mut self) -> bool {
+        let node = self.own_folder();
+        self.give_known(b"", node)
+    }
+
+    /// A folder that the server does not send, but has.
+    fn own_folder(&self) -> Node {
         let mut node = Node::new(NodeKind::Dir, Vec::new());
         node.mode = 0o700;
-        self.give_known(b"", node)
+        if let Some(owner) = &self.owner {
+            (node.uid, node.gid) = (owner.uid, owner.gid);
+            (node.user, node.group) = (owner.user.clone(), owner.group.clone());
+            node.mtime = owner.mtime;
+        }
+        node
     }
 
     fn give_known(&mut self, path: &[u8], node: Node) -> bool {

@@ -33,6 +33,7 @@ mod postgres_base;
 mod postgres_dump;
 mod postgres_server;
 mod postgres_stream;
+mod postgres_tour;
 mod postgres_wal;
 mod program;
 mod prune;

@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::postgres_server::{ON_LOOPBACK, PostgresServer, hand_over, servers_folder, versions};
+use crate::postgres_server::{
+    ON_LOOPBACK, PostgresServer, hand_over, server_user, servers_folder, versions,
+};
 use crate::program::{Outcome, Program};
 
 /// A repository beside a server.
@@ -98,6 +100,15 @@ fn the_second_base_backup_costs_what_changed() {
     let target = folder.path().join("data");
     restore(&program, &target);
     server.run("pg_verifybackup", &[target.to_str().unwrap()]);
+    // Restored by root it belongs to the server's user all the same.
+    let ready = folder.path().join("ready");
+    done(&program.run(&["restore", "source:shop", "--target", ready.to_str().unwrap()]));
+    for path in [ready.clone(), ready.join("postgresql.auto.conf"), ready.join("base")] {
+        let found = fs::metadata(&path).unwrap();
+        let (user, group) = server_user().unwrap_or((found.uid(), found.gid()));
+        assert_eq!((found.uid(), found.gid()), (user, group), "{}", path.display());
+    }
+    assert_eq!(fs::metadata(&ready).unwrap().mode() & 0o777, 0o700);
     let mut restored = PostgresServer::on(17, &target, &[]);
     restored.wait_for_recovery().unwrap();
     assert_eq!(restored.sql("shop", "SELECT sum(abalance) FROM pgbench_accounts"), "100");

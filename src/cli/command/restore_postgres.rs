@@ -66,6 +66,10 @@ pub fn run(
         let what = format!("{} files are damaged, {} failed", report.damaged, report.errors);
         return Err(CommandError::new(&explain_restore::DAMAGED, what));
     }
+    directory.take_owner(target).map_err(|error| directory_error(&error))?;
+    for place in base.facts.tablespaces.iter().map(|one| &mapping[&one.path]) {
+        directory.take_owner(place).map_err(|error| directory_error(&error))?;
+    }
     let segments = write_log(&archive, &directory, base, &plan)?;
     let point = settled_point(&directory, base, &plan)?;
     let recovery = recovery_of(&plan, point, &archive, args);

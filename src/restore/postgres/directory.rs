@@ -68,6 +68,17 @@ impl<'a> DataDirectory<'a> {
         self.path.join("postmaster.pid").exists()
     }
 
+    /// Makes a folder that the restore has made belong to the owner of the files in it, and to
+    /// nobody else, as the server demands.
+    pub fn take_owner(&self, folder: &Path) -> Result<(), DirectoryError> {
+        let version = self.path.join("PG_VERSION");
+        let owner = std::fs::metadata(&version).map_err(io("look at", &version))?;
+        // Only root can give folders away, and only then it matters.
+        drop(chown(folder, Some(owner.uid()), Some(owner.gid())));
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(folder, permissions).map_err(io("change the mode of", folder))
+    }
+
     /// Guards against a lost `backup_label`, where there is one.
     pub fn guard(&self) -> Result<(), DirectoryError> {
         if !self.path.join("backup_label").exists() {
