@@ -6,7 +6,7 @@ Makes a cluster with pgbench (SCALE 60 is about 1 GB), and measures: base backup
 `pg_dump -Fd -j4 -Z0`; restores; wal-push of segments that are new and of one that is saved.
 Run as the user that the server may run as. Prints seconds, and megabytes that were stored.
 """
-import os, shutil, subprocess, sys, time
+import os, resource, shutil, subprocess, sys, time
 
 bins, work = map(os.path.abspath, sys.argv[1:3])
 holdfast = os.path.abspath(sys.argv[3]) if len(sys.argv) > 3 else "holdfast"
@@ -76,7 +76,9 @@ try:
     print("%-44s %7.2f s" % ("restore of the base backup", seconds))
     # Segments: as many as the load above has left in pg_wal, in one push.
     folder = data + "/pg_wal"
-    names = sorted(name for name in os.listdir(folder) if len(name) == 24)[:-1][:40]
+    now = subprocess.check_output(["psql", "-XAtc", "SELECT pg_walfile_name(pg_current_wal_lsn())"],
+                                  env=env, text=True).strip()
+    names = sorted(name for name in os.listdir(folder) if len(name) == 24 and name < now)[:40]
     for name in names:
         open("%s/archive_status/%s.ready" % (folder, name), "w")
     stored("wal-push of %d segments in one run" % len(names), "pg", "wal-push", "--source", "main",
@@ -86,5 +88,7 @@ try:
         run(holdfast, "pg", "wal-push", "--source", "main", folder + "/" + name)
     rate = len(names) / (time.monotonic() - begun)
     print("%-44s %7.0f /s" % ("wal-push of segments that are saved", rate))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print("%-44s %7.0f MiB" % ("memory of the largest process", peak))
 finally:
     subprocess.call(["pg_ctl", "-D", data, "-m", "immediate", "stop"], env=env, stdout=log)
