@@ -24,6 +24,12 @@ use holdfast::format::commit::{Commit, ObjectName};
 use holdfast::format::index_segment::IndexSegment;
 use holdfast::format::keyfile::{DomainFile, EpochFile, MaintainerFile, OperatorKeys, WriterFile};
 use holdfast::format::pack::PackTable;
+use holdfast::format::postgres::dump_toc::DumpToc;
+use holdfast::format::postgres::history_file::parse_history;
+use holdfast::format::postgres::lsn::{Lsn, Timeline};
+use holdfast::format::postgres::segment::{SegmentBytes, WalFile};
+use holdfast::format::postgres::wal_page::SegmentHead;
+use holdfast::format::postgres::wal_records::TransactionEnds;
 use holdfast::format::refs::Refs;
 use holdfast::format::roster::Roster;
 use holdfast::format::signed_text::TextError;
@@ -34,6 +40,9 @@ use holdfast::format::tree::{
 };
 use holdfast::id::RepositoryId;
 use holdfast::repo::bundle::WriterBundle;
+use holdfast::restore::postgres::control_file::guard;
+use holdfast::source::postgres::address::Address;
+use holdfast::source::postgres::wire::Inbox;
 use holdfast::units::{parse_rate, parse_size, parse_span};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -252,5 +261,49 @@ pub fn text(bytes: &[u8]) {
     let _ = text.parse::<NativeRecipient>();
     if let Ok(name) = text.parse::<ObjectName>() {
         assert_eq!(name.to_string(), text);
+    }
+}
+
+/// Bytes of a `PostgreSQL` server: the first one says of what.
+pub fn postgres(data: &[u8]) {
+    let Some((kind, rest)) = data.split_first() else { return };
+    match kind % 6 {
+        0 => {
+            let mut inbox = Inbox::default();
+            for part in rest.chunks(usize::from(*kind) + 1) {
+                inbox.buffer().extend_from_slice(part);
+                while let Ok(Some(_)) = inbox.take() {}
+            }
+        }
+        1 => {
+            if let Ok(way) = parse_history(Timeline(7), rest) {
+                assert!(way.last().is_some_and(|last| last.timeline == Timeline(7)));
+                assert!(way.windows(2).all(|pair| pair[0].end == Some(pair[1].begin)));
+            }
+        }
+        2 => {
+            let mut ends = TransactionEnds::default();
+            let middle = rest.len() / 2;
+            ends.take(&rest[..middle], false, &mut |_| {});
+            ends.take(&rest[middle..], true, &mut |_| {});
+            drop(SegmentHead::parse(rest));
+        }
+        3 => drop(DumpToc::decode(rest)),
+        4 => {
+            let Ok(text) = std::str::from_utf8(rest) else { return };
+            drop(Address::parse(text, &|_: &str| None));
+            if let Some(WalFile::Segment(segment)) = WalFile::parse(text, SegmentBytes::DEFAULT) {
+                assert_eq!(segment.name(SegmentBytes::DEFAULT), text);
+            }
+            if let Ok(lsn) = text.parse::<Lsn>() {
+                assert_eq!(lsn.to_string().parse(), Ok(lsn));
+            }
+        }
+        _ => {
+            let mut control = rest.to_vec();
+            if guard(&mut control).is_ok() {
+                assert_eq!(guard(&mut control), Ok(()));
+            }
+        }
     }
 }

@@ -250,3 +250,52 @@ fn passwords_come_from_where_nobody_else_looks() {
     assert!(refused.stderr.contains("HF-PG-005"), "{}", refused.stderr);
     assert!(!refused.stderr.contains("se:cret"));
 }
+
+#[test]
+fn restore_py_gives_back_what_stock_programs_take() {
+    let server = PostgresServer::start(17);
+    server.run("createdb", &["shop"]);
+    server.sql(
+        "shop",
+        "CREATE TABLE t AS SELECT g, md5(g::text) AS h FROM generate_series(1, 5000) g",
+    );
+    let mut program = Program::new();
+    let command = |name: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(name).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let key = program.arg("key");
+    command("age-keygen", &["-o", &key]);
+    let recipient = command("age-keygen", &["-y", &key]);
+    let repository = program.arg("repository");
+    program.set("HOLDFAST_REPO", &repository);
+    program.set("HOLDFAST_IDENTITY_FILE", &key);
+    done(&program.run(&["init", "--recipient", recipient.trim()]));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/format-spec/restore.py");
+    let folder = servers_folder();
+    let restored = |name: &str| {
+        let target = folder.path().join(name);
+        let text = target.to_str().unwrap();
+        command("python3", &[script, &repository, "--identity", &key, "restore", "latest", text]);
+        hand_over(folder.path());
+        hand_over(&target.join("shop"));
+        target.join("shop")
+    };
+    done(&backup(&program, &server));
+    let data = restored("physical");
+    server.run("pg_verifybackup", &[data.to_str().unwrap()]);
+    fs::remove_file(data.join("tablespace_map")).unwrap();
+    let mut started = PostgresServer::on(17, &data, &[]);
+    started.wait_for_recovery().unwrap();
+    let sum = "SELECT count(*) || ' ' || md5(string_agg(h, '' ORDER BY g)) FROM t";
+    let expected = server.sql("shop", sum);
+    assert_eq!(started.sql("shop", sum), expected);
+    let tools = crate::postgres_server::bin(17, "pg_dump");
+    let tools = tools.parent().unwrap().to_str().unwrap();
+    done(&program.run(&["backup", "--postgres", &named(&server, "shop"), "--pg-bin", tools]));
+    let dump = restored("logical");
+    server.run("createdb", &["again"]);
+    server.run("pg_restore", &["-e", "-j", "2", "-d", "again", dump.to_str().unwrap()]);
+    assert_eq!(server.sql("again", sum), expected);
+}
