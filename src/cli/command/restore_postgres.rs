@@ -119,8 +119,15 @@ fn plan(
             PlanError::NoBase => &postgres::NO_BACKUP,
             _ => &postgres::UNREACHABLE_POINT,
         };
-        CommandError::new(explanation, error.to_string())
-            .hint(format!("holdfast pg status {source}"))
+        let refused = CommandError::new(explanation, error.to_string());
+        let refused = match error {
+            // On a server at which nothing happens the log ends before now.
+            PlanError::TooLate { .. } => {
+                refused.hint("without a point all of the log is recovered")
+            }
+            _ => refused,
+        };
+        refused.hint(format!("holdfast pg status {source}"))
     })
 }
 
