@@ -48,11 +48,17 @@ pub struct WalInput {
 }
 
 impl WalInput {
-    /// Its length, as far as that can be told without reading it.
-    fn bytes(&self) -> u64 {
+    /// Its length.
+    fn bytes(&self) -> Result<u64, BackupError> {
         match &self.content {
-            WalContent::File { path, .. } => std::fs::metadata(path).map_or(0, |file| file.len()),
-            WalContent::Bytes(bytes) => bytes.len() as u64,
+            WalContent::Bytes(bytes) => Ok(bytes.len() as u64),
+            WalContent::File { path, .. } => match std::fs::metadata(path) {
+                Ok(metadata) => Ok(metadata.len()),
+                Err(error) => {
+                    let (name, source) = (self.name.clone(), unreadable(path, error));
+                    Err(BackupError::Source { name, source })
+                }
+            },
         }
     }
 }
@@ -196,7 +202,7 @@ fn fresh_files(
         }
         // A partial one grows, and never gives way to a shorter one.
         if input.name.ends_with(".partial") {
-            if input.bytes() > saved.bytes {
+            if input.bytes()? > saved.bytes {
                 fresh.push(input.clone());
             }
             continue;

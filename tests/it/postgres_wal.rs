@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::postgres_base::named;
-use crate::postgres_server::{
-    PostgresServer, bin, hand_over, server_user, servers_folder, versions,
-};
+use crate::postgres_server::{PostgresServer, hand_over, server_user, servers_folder, versions};
 use crate::program::Outcome;
 
 /// A repository that a server's user can write to, and a command line that its `archive_command`
@@ -354,7 +352,15 @@ fn a_lost_backup_label_stops_the_server_instead_of_corrupting_it() {
     archive.run(&["restore", "source:shop", "--target", text]).ends(0);
     let mut server = PostgresServer::on(17, &target, &[]);
     server.wait_for_recovery().unwrap();
-    assert!(bin(17, "postgres").exists());
+    server.stop();
+    // A restore that ends early leaves nothing that a server starts on, neither new nor old.
+    damage_packs(&archive.path("repository/data"));
+    let fresh = archive.path("fresh");
+    for target in [&fresh, &target] {
+        let failed = archive.run(&["restore", "source:shop", "--target", target.to_str().unwrap()]);
+        assert_ne!(failed.code, 0, "{}", failed.stdout);
+        assert!(!target.join("global/pg_control").exists(), "{}", target.display());
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::format::postgres::facts::{BaseFacts, WalFacts};
 use crate::format::postgres::segment::{Segment, SegmentBytes};
 use crate::format::postgres::wal_records::TransactionEnds;
 use crate::progress::Progress;
+use crate::restore::cat::cat;
 use crate::restore::execute::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::restore::filter::Filters;
 use crate::restore::postgres::directory::{DataDirectory, DirectoryError};
@@ -61,6 +62,7 @@ pub fn run(
         context.output.summary(Exit::Done, &json!({ "dry_run": true }));
         return Ok(Exit::Done);
     }
+    directory.set_control_aside().map_err(|error| directory_error(&error))?;
     let report = restore_files(reading, base, target, &mapping, context)?;
     if report.errors > 0 || report.damaged > 0 {
         let what = format!("{} files are damaged, {} failed", report.damaged, report.errors);
@@ -74,6 +76,7 @@ pub fn run(
     let point = settled_point(&directory, base, &plan)?;
     let recovery = recovery_of(&plan, point, &archive, args);
     let is_configured = finish(&directory, base, recovery.as_ref(), &mapping, args)?;
+    write_control(reading, base, &directory)?;
     if is_configured {
         let what = "the configuration was not in the data directory: a small one was made";
         context.output.warning(what);
@@ -223,12 +226,12 @@ fn restore_files(
     context: &Context,
 ) -> Result<RestoreReport, CommandError> {
     let snapshot = &base.found.1;
-    let root = snapshot.roots.iter().find(|root| root.facts.is_some());
-    let root = root.map(|root| String::from_utf8_lossy(&root.path).into_owned());
-    let root = format!("/{}", root.unwrap_or_default());
+    let root = root_path(base);
     let outside = |oid: u32| format!("{root}/pg_tblspc/{oid}");
-    let excluded: Vec<String> =
+    let mut excluded: Vec<String> =
         base.facts.tablespaces.iter().map(|tablespace| outside(tablespace.oid)).collect();
+    excluded.push(format!("{root}/global/pg_control"));
+    excluded.push(format!("{root}/global/pg_control.before"));
     let mut report = restore_below(reading, snapshot, &root, target, &excluded, context)?;
     for tablespace in &base.facts.tablespaces {
         let place = &mapping[&tablespace.path];
@@ -241,6 +244,26 @@ fn restore_files(
         report.damaged += more.damaged;
     }
     Ok(report)
+}
+
+/// Path of the data directory in the snapshot.
+fn root_path(base: &Base<'_>) -> String {
+    let root = base.found.1.roots.iter().find(|root| root.facts.is_some());
+    let path = root.map(|root| String::from_utf8_lossy(&root.path).into_owned());
+    format!("/{}", path.unwrap_or_default())
+}
+
+fn write_control(
+    reading: &Reading,
+    base: &Base<'_>,
+    directory: &DataDirectory<'_>,
+) -> Result<(), CommandError> {
+    let path = format!("{}/global/pg_control", root_path(base));
+    let mut control = Vec::new();
+    let progress = Progress::default();
+    cat(&reading.access, &base.found.1, path.as_bytes(), &mut control, 1, &progress)
+        .map_err(|error| CommandError::classify(&error, &explain_restore::DAMAGED))?;
+    directory.write_control(control).map_err(|error| directory_error(&error))
 }
 
 fn restore_below(
@@ -406,8 +429,6 @@ fn finish(
         directory.remove_tablespace_map()?;
         directory.set_recovery(recovery, args.postgres.keep_archiving)?;
         let is_configured = directory.add_configuration(&base.facts.settings)?;
-        directory.guard()?;
-        directory.sync()?;
         Ok(is_configured)
     };
     steps().map_err(|error: DirectoryError| directory_error(&error))

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::restore::postgres::control_file::{ControlFileError, guard, system_of};
 use crate::restore::postgres::settings::{Recovery, auto_conf};
 
+/// Where the control file of an older state lies while a restore runs.
+const CONTROL_ASIDE: &str = "global/pg_control.before";
+
 /// Why a data directory could not be made ready.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
@@ -59,7 +62,20 @@ impl<'a> DataDirectory<'a> {
     /// System identifier of what is there already; `None` for an empty or absent folder.
     #[must_use]
     pub fn system(&self) -> Option<u64> {
-        system_of(&std::fs::read(self.path.join("global/pg_control")).ok()?)
+        let names = ["global/pg_control", CONTROL_ASIDE];
+        names.iter().find_map(|name| system_of(&std::fs::read(self.path.join(name)).ok()?))
+    }
+
+    /// Puts the control file of an older state aside: without one no server starts on what is
+    /// neither the old state nor the new one.
+    pub fn set_control_aside(&self) -> Result<(), DirectoryError> {
+        let path = self.path.join("global/pg_control");
+        match std::fs::rename(&path, self.path.join(CONTROL_ASIDE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(io("rename", &path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a server works on it, or has crashed on it.
@@ -79,16 +95,18 @@ impl<'a> DataDirectory<'a> {
         std::fs::set_permissions(folder, permissions).map_err(io("change the mode of", folder))
     }
 
-    /// Guards against a lost `backup_label`, where there is one.
-    pub fn guard(&self) -> Result<(), DirectoryError> {
-        if !self.path.join("backup_label").exists() {
-            return Ok(());
-        }
+    /// Writes the control file, guarded against a lost `backup_label`: the last of all files, so
+    /// that no server starts on what is not whole.
+    pub fn write_control(&self, mut control: Vec<u8>) -> Result<(), DirectoryError> {
         let path = self.path.join("global/pg_control");
-        let mut control = std::fs::read(&path).map_err(io("read", &path))?;
-        guard(&mut control)
-            .map_err(|source| DirectoryError::Control { path: path.clone(), source })?;
-        self.write("global/pg_control", &control)
+        if self.path.join("backup_label").exists() {
+            guard(&mut control)
+                .map_err(|source| DirectoryError::Control { path: path.clone(), source })?;
+        }
+        self.sync()?;
+        self.write("global/pg_control", &control)?;
+        drop(std::fs::remove_file(self.path.join(CONTROL_ASIDE)));
+        self.sync()
     }
 
     /// Writes how to recover; without `recovery` the server only replays what the backup carries.
@@ -190,7 +208,7 @@ impl<'a> DataDirectory<'a> {
     }
 
     /// Makes what was renamed durable.
-    pub fn sync(&self) -> Result<(), DirectoryError> {
+    fn sync(&self) -> Result<(), DirectoryError> {
         for folder in ["", "global", "pg_wal", "pg_tblspc"] {
             let path = self.path.join(folder);
             let open = File::open(&path).and_then(|folder| folder.sync_all());

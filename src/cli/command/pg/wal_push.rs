@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use clap::Args;
 use serde_json::json;
 
+use crate::backup::error::BackupError;
 use crate::backup::postgres_wal::{
     WalContent, WalError, WalInput, WalRun, is_same, save_wal, wal_source,
 };
@@ -87,7 +88,13 @@ pub fn run(args: &WalPushArgs, context: &Context) -> Result<Exit, CommandError> 
     // The first time an error of opening is told as what it is.
     let mut first = Some(open(context)?);
     let mut open = || first.take().map_or_else(&mut reopen, Ok);
-    let saved = save_wal(&run, &mut open, &files).map_err(wal_error)?;
+    let mut saved = save_wal(&run, &mut open, &files);
+    if files.len() > 1 && matches!(saved, Err(WalError::Backup(BackupError::Source { .. }))) {
+        // One of those behind cannot be read: that is for its own turn.
+        files.truncate(1);
+        saved = save_wal(&run, &mut open, &files);
+    }
+    let saved = saved.map_err(wal_error)?;
     for message in run.progress.take_messages() {
         context.output.warning(&message);
     }
@@ -100,8 +107,8 @@ fn report(context: &Context, file: &str, saved: usize) {
 }
 
 /// An error of opening for the second time.
-fn broken(error: &CommandError) -> crate::backup::error::BackupError {
-    crate::backup::error::BackupError::Root {
+fn broken(error: &CommandError) -> BackupError {
+    BackupError::Root {
         path: "the repository".to_owned(),
         source: std::io::Error::other(error.what().to_owned()),
     }
