@@ -84,6 +84,7 @@ fn postgres_kind(error: &PostgresError) -> &'static Explanation {
         PostgresError::RowSecurity { .. } => &postgres::ROW_SECURITY,
         PostgresError::Dump { .. } => &postgres::DUMP,
         PostgresError::Exists { .. } => &postgres::EXISTS,
+        PostgresError::Ended { .. } => &postgres::NOT_STARTED,
     }
 }
 

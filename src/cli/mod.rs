@@ -28,6 +28,11 @@ pub mod place;
 pub mod postgres;
 pub mod postgres_bases;
 pub mod postgres_dump;
+pub mod postgres_recovery;
+#[cfg(feature = "mount")]
+pub mod live_directory;
+#[cfg(feature = "mount")]
+pub mod live_server;
 pub mod private_file;
 pub mod progress;
 pub mod reading;

@@ -37,7 +37,21 @@ impl Shown {
         sources: &[String],
         cache_bytes: u64,
     ) -> Result<Self, CommandError> {
-        let Reading { repository, history, unlocked, access } = Reading::open(context)?;
+        let this = Self::of(Reading::open(context)?, sources, cache_bytes);
+        this.pass_messages(context);
+        let known = this.file_system.catalog().sources();
+        for source in sources {
+            if !known.contains_key(&crate::mount::names::source_name(source)) {
+                context.output.warning(&format!("there is no snapshot of {source} yet"));
+            }
+        }
+        Ok(this)
+    }
+
+    /// The snapshots of a repository that is open: those of `sources`, or all.
+    #[must_use]
+    pub fn of(reading: Reading, sources: &[String], cache_bytes: u64) -> Self {
+        let Reading { repository, history, unlocked, access } = reading;
         let progress = Arc::new(Progress::default());
         let catalog =
             Catalog::new(repository, &history, unlocked, sources.to_vec(), progress.clone());
@@ -50,15 +64,7 @@ impl Shown {
             },
         };
         let file_system = Arc::new(FileSystem::new(catalog, access, options, progress.clone()));
-        let this = Self { file_system, progress };
-        this.pass_messages(context);
-        let known = this.file_system.catalog().sources();
-        for source in sources {
-            if !known.contains_key(&crate::mount::names::source_name(source)) {
-                context.output.warning(&format!("there is no snapshot of {source} yet"));
-            }
-        }
-        Ok(this)
+        Self { file_system, progress }
     }
 
     /// Sources and snapshots in the list.
@@ -83,7 +89,8 @@ impl Shown {
         self.pass_messages(context);
     }
 
-    fn pass_messages(&self, context: &Context) {
+    /// Prints the troubles that have come up.
+    pub fn pass_messages(&self, context: &Context) {
         for message in self.progress.take_messages() {
             context.output.warning(&message);
         }

@@ -6,6 +6,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{postgres, restore};
 use crate::cli::reading::{FoundSnapshot, Reading, made_at};
+use crate::format::commit::SnapshotName;
 use crate::format::postgres::coverage::Coverage;
 use crate::format::postgres::facts::{PostgresFacts, WalFacts};
 use crate::format::postgres::segment::WalFile;
@@ -22,10 +23,13 @@ pub struct WalArchive<'a> {
 
 /// A file of the log, and where it is.
 pub struct FoundFile<'a> {
+    /// The name of the snapshot.
+    pub name: SnapshotName,
     snapshot: &'a Snapshot,
-    path: Vec<u8>,
+    /// Its path there.
+    pub path: Vec<u8>,
     /// Bytes that the file must have; a partial one is filled up with zeros.
-    filled_to: Option<u64>,
+    pub filled_to: Option<u64>,
 }
 
 impl<'a> WalArchive<'a> {
@@ -70,7 +74,7 @@ impl<'a> WalArchive<'a> {
     /// Looks a file up by its name; a partial segment stands for the whole one.
     pub fn find(&self, name: &str) -> Result<Option<FoundFile<'_>>, CommandError> {
         let mut partial = None;
-        for ((_, snapshot), facts) in &self.snapshots {
+        for ((record, snapshot), facts) in &self.snapshots {
             let size = facts.cluster.segments();
             let Some(kind) = WalFile::parse(name, size) else { continue };
             if let WalFile::Segment(segment) = kind {
@@ -91,12 +95,12 @@ impl<'a> WalArchive<'a> {
             };
             let path = at(name);
             if has(&path)? {
-                return Ok(Some(FoundFile { snapshot, path, filled_to: None }));
+                return Ok(Some(FoundFile { name: record.name, snapshot, path, filled_to: None }));
             }
             let path = at(&format!("{name}.partial"));
             if partial.is_none() && matches!(kind, WalFile::Segment(_)) && has(&path)? {
                 let filled_to = Some(size.bytes());
-                partial = Some(FoundFile { snapshot, path, filled_to });
+                partial = Some(FoundFile { name: record.name, snapshot, path, filled_to });
             }
         }
         Ok(partial)
@@ -105,7 +109,7 @@ impl<'a> WalArchive<'a> {
     /// Writes the content of a file.
     pub fn copy(&self, found: &FoundFile<'_>, out: &mut dyn Write) -> Result<(), CommandError> {
         let progress = Progress::default();
-        let FoundFile { snapshot, path, filled_to } = found;
+        let FoundFile { snapshot, path, filled_to, .. } = found;
         let access = &self.reading.access;
         let length = cat(access, snapshot, path, out, 1, &progress)
             .map_err(|error| CommandError::classify(&error, &restore::DAMAGED))?;

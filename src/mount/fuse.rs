@@ -103,10 +103,15 @@ pub fn mount(file_system: Arc<FileSystem>, path: &Path, users: Users) -> io::Res
         next: AtomicU64::new(1),
     };
     let session = Session::new(front, path, &config)?.spawn()?;
-    Ok(Mounted { session, path: path.to_owned() })
+    Ok(Mounted::of(session, path))
 }
 
 impl Mounted {
+    /// What is mounted at `path`.
+    pub(super) fn of(session: BackgroundSession, path: &Path) -> Self {
+        Self { session, path: path.to_owned() }
+    }
+
     /// Whether it was unmounted from outside.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -22,6 +22,8 @@ pub mod loaded;
 pub mod lru;
 pub mod names;
 pub mod open_file;
+#[cfg(feature = "mount")]
+pub mod overlay;
 pub mod prefetch;
 pub mod sync;
 pub mod tree;

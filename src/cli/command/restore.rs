@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::command::restore_into::IntoArgs;
-use crate::format::postgres::lsn::Lsn;
+use crate::cli::postgres_recovery::PointArgs;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -75,79 +75,15 @@ pub struct RestoreArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "PostgreSQL: a base backup and its log")]
 pub struct PostgresRestoreArgs {
-    /// Recover up to this moment, such as 2026-11-23T01:30:00Z
-    #[arg(long, value_name = "TIME", group = "point")]
-    pub to_time: Option<String>,
-    /// Recover up to this position in the log
-    #[arg(long, value_name = "LSN", group = "point")]
-    pub to_lsn: Option<Lsn>,
-    /// Recover up to this transaction
-    #[arg(long, value_name = "XID", group = "point")]
-    pub to_xid: Option<u64>,
-    /// Recover up to the restore point of this name
-    #[arg(long, value_name = "NAME", group = "point")]
-    pub to_name: Option<String>,
-    /// Recover to the end of the log, or only until the base backup is consistent
-    #[arg(long, value_enum, group = "point")]
-    pub to: Option<RestoreWord>,
-    /// On the way to this timeline [default: the newest that can be reached]
-    #[arg(long, value_name = "NUMBER")]
-    pub timeline: Option<u32>,
-    /// What the server does at that point
-    #[arg(long, value_enum)]
-    pub then: Option<RestoreThen>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub point: PointArgs,
     /// Put the tablespace that lay at OLD into the folder NEW (repeatable)
     #[arg(long, value_name = "OLD=NEW")]
     pub tablespace_mapping: Vec<String>,
     /// Go on archiving as the original did; else archive_mode is off
     #[arg(long)]
     pub keep_archiving: bool,
-}
-
-/// Points that need no value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum RestoreWord {
-    /// The end of all of the log
-    #[default]
-    Latest,
-    /// As soon as the base backup is consistent
-    Immediate,
-}
-
-/// What a server does when it has recovered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum RestoreThen {
-    /// Begin to work
-    #[default]
-    Promote,
-    /// Wait, and answer queries that only read
-    Pause,
-    /// End
-    Shutdown,
-}
-
-impl RestoreThen {
-    /// As the server names it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Promote => "promote",
-            Self::Pause => "pause",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
-
-impl PostgresRestoreArgs {
-    /// Whether a point was asked for.
-    #[must_use]
-    pub fn has_point(&self) -> bool {
-        self.to_time.is_some()
-            || self.to_lsn.is_some()
-            || self.to_xid.is_some()
-            || self.to_name.is_some()
-            || self.to.is_some()
-    }
 }
 
 /// What a restore does with files that are there already.

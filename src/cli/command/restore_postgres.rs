@@ -10,23 +10,23 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::backup::postgres_wal::wal_source;
-use crate::cli::command::restore::{RestoreArgs, RestoreWord};
+use crate::cli::command::restore::RestoreArgs;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{postgres, restore as explain_restore, usage};
-use crate::cli::maintaining::short;
 use crate::cli::postgres_bases::{Base, bases_of};
+use crate::cli::postgres_recovery::{
+    control_bytes, directory_error, plan, recovery_of, root_path, say_what_comes, segment_names,
+    settled_point, warn_of_libraries,
+};
 use crate::cli::reading::Reading;
 use crate::cli::wal_archive::WalArchive;
-use crate::format::postgres::facts::{BaseFacts, WalFacts};
-use crate::format::postgres::segment::{Segment, SegmentBytes};
-use crate::format::postgres::wal_records::TransactionEnds;
+use crate::format::postgres::facts::BaseFacts;
 use crate::progress::Progress;
-use crate::restore::cat::cat;
 use crate::restore::execute::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::restore::filter::Filters;
 use crate::restore::postgres::directory::{DataDirectory, DirectoryError};
-use crate::restore::postgres::plan::{PlanError, Point, RecoveryPlan, plan_recovery};
+use crate::restore::postgres::plan::RecoveryPlan;
 use crate::restore::postgres::settings::Recovery;
 use crate::restore::target::Target;
 use crate::restore::target_options::Options;
@@ -52,7 +52,7 @@ pub fn run(
         bases.retain(|base| base.found.0.name.id.to_string() == only);
     }
     let archive = WalArchive::read(reading, context, &wal_source(source))?;
-    let plan = plan(&bases, &archive, args, context, source)?;
+    let plan = plan(&bases, &archive, &args.postgres.point, context, source)?;
     let base = &bases[plan.base];
     let mapping = mapping(args, &base.facts)?;
     let directory = DataDirectory::new(target);
@@ -73,10 +73,11 @@ pub fn run(
         directory.take_owner(place).map_err(|error| directory_error(&error))?;
     }
     let segments = write_log(&archive, &directory, base, &plan)?;
-    let point = settled_point(&directory, base, &plan)?;
-    let recovery = recovery_of(&plan, point, &archive, args);
+    let point = settled_point(&directory, base.facts.cluster.segments(), &plan)?;
+    let recovery = recovery_of(&plan, point, &archive, &args.postgres.point);
     let is_configured = finish(&directory, base, recovery.as_ref(), &mapping, args)?;
-    write_control(reading, base, &directory)?;
+    let control = control_bytes(reading, base)?;
+    directory.write_control(control).map_err(|error| directory_error(&error))?;
     if is_configured {
         let what = "the configuration was not in the data directory: a small one was made";
         context.output.warning(what);
@@ -104,54 +105,6 @@ pub fn run(
         }),
     );
     Ok(Exit::Done)
-}
-
-fn plan(
-    bases: &[Base<'_>],
-    archive: &WalArchive<'_>,
-    args: &RestoreArgs,
-    context: &Context,
-    source: &str,
-) -> Result<RecoveryPlan, CommandError> {
-    let point = point(args, context)?;
-    let facts: Vec<BaseFacts> = bases.iter().map(|base| base.facts.clone()).collect();
-    let log: Vec<&WalFacts> = archive.facts().collect();
-    let timeline = args.postgres.timeline.map(crate::format::postgres::lsn::Timeline);
-    plan_recovery(&facts, &log, &archive.coverage(), point, timeline).map_err(|error| {
-        let explanation = match error {
-            PlanError::NoBase => &postgres::NO_BACKUP,
-            _ => &postgres::UNREACHABLE_POINT,
-        };
-        let refused = CommandError::new(explanation, error.to_string());
-        let refused = match error {
-            // On a server at which nothing happens the log ends before now.
-            PlanError::TooLate { .. } => {
-                refused.hint("without a point all of the log is recovered")
-            }
-            _ => refused,
-        };
-        refused.hint(format!("holdfast pg status {source}"))
-    })
-}
-
-/// The point that the arguments name.
-fn point(args: &RestoreArgs, context: &Context) -> Result<Point, CommandError> {
-    if let Some(text) = &args.postgres.to_time {
-        return Ok(Point::Time(context.moment(text)?));
-    }
-    if let Some(lsn) = args.postgres.to_lsn {
-        return Ok(Point::Lsn(lsn));
-    }
-    if let Some(number) = args.postgres.to_xid {
-        return Ok(Point::Transaction(number));
-    }
-    if let Some(name) = &args.postgres.to_name {
-        return Ok(Point::Name(name.clone()));
-    }
-    Ok(match args.postgres.to.unwrap_or_default() {
-        RestoreWord::Latest => Point::Latest,
-        RestoreWord::Immediate => Point::Immediate,
-    })
 }
 
 fn mapping(args: &RestoreArgs, facts: &BaseFacts) -> Result<Mapping, CommandError> {
@@ -198,26 +151,6 @@ fn check_target(directory: &DataDirectory<'_>, facts: &BaseFacts) -> Result<(), 
     }
 }
 
-fn say_what_comes(context: &Context, base: &Base<'_>, plan: &RecoveryPlan) {
-    let BaseFacts { timeline, stop, stop_time, .. } = &base.facts;
-    let until = match &plan.point {
-        Point::Latest => format!("{} on timeline {}", plan.reach.end, plan.reach.timeline),
-        Point::Immediate => "its own end".to_owned(),
-        Point::Time(time) => time.to_string(),
-        Point::Lsn(lsn) => lsn.to_string(),
-        Point::Transaction(number) => format!("transaction {number}"),
-        Point::Name(name) => format!("the restore point {name}"),
-    };
-    context.output.note(&format!(
-        "From base backup {} ({stop_time}, {stop} on timeline {timeline}) to {until}",
-        short(&base.found.0.name.id),
-    ));
-    if base.facts.bad_pages_count > 0 {
-        let count = base.facts.bad_pages_count;
-        context.output.warning(&format!("{count} pages were damaged on the server already"));
-    }
-}
-
 fn restore_files(
     reading: &Reading,
     base: &Base<'_>,
@@ -244,26 +177,6 @@ fn restore_files(
         report.damaged += more.damaged;
     }
     Ok(report)
-}
-
-/// Path of the data directory in the snapshot.
-fn root_path(base: &Base<'_>) -> String {
-    let root = base.found.1.roots.iter().find(|root| root.facts.is_some());
-    let path = root.map(|root| String::from_utf8_lossy(&root.path).into_owned());
-    format!("/{}", path.unwrap_or_default())
-}
-
-fn write_control(
-    reading: &Reading,
-    base: &Base<'_>,
-    directory: &DataDirectory<'_>,
-) -> Result<(), CommandError> {
-    let path = format!("{}/global/pg_control", root_path(base));
-    let mut control = Vec::new();
-    let progress = Progress::default();
-    cat(&reading.access, &base.found.1, path.as_bytes(), &mut control, 1, &progress)
-        .map_err(|error| CommandError::classify(&error, &explain_restore::DAMAGED))?;
-    directory.write_control(control).map_err(|error| directory_error(&error))
 }
 
 fn restore_below(
@@ -326,19 +239,6 @@ fn write_log(
     Ok(written)
 }
 
-fn segment_names(plan: &RecoveryPlan, size: SegmentBytes) -> Vec<String> {
-    let mut names = Vec::new();
-    for range in &plan.reach.ranges {
-        let mut at = size.start(range.start);
-        while at < range.end {
-            let segment = Segment::of(range.timeline, at, size);
-            names.push(segment.name(size));
-            at = segment.end(size);
-        }
-    }
-    names
-}
-
 enum LogError {
     Command(CommandError),
     Directory(DirectoryError),
@@ -357,61 +257,6 @@ impl From<LogError> for CommandError {
             LogError::Directory(error) => directory_error(&error),
         }
     }
-}
-
-fn directory_error(error: &DirectoryError) -> CommandError {
-    CommandError::classify(error, &postgres::RESTORED)
-}
-
-/// A server that is told a moment after which no transaction ended refuses to start. The end of
-/// the log is that moment then.
-fn settled_point(
-    directory: &DataDirectory<'_>,
-    base: &Base<'_>,
-    plan: &RecoveryPlan,
-) -> Result<Point, CommandError> {
-    let Point::Time(time) = &plan.point else { return Ok(plan.point.clone()) };
-    let names = segment_names(plan, base.facts.cluster.segments());
-    let read = |name: &String| {
-        let path = directory.path().join("pg_wal").join(name);
-        match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => {
-                Err(directory_error(&DirectoryError::Io { action: "read", path, source }))
-            }
-            Ok(bytes) => Ok(bytes),
-        }
-    };
-    let mut next = Vec::new();
-    for name in names.iter().rev() {
-        let segment = read(name)?;
-        let mut newest = None;
-        let mut visit = |end: i64| newest = newest.max(Some(end));
-        let mut ends = TransactionEnds::default();
-        ends.take(&segment, false, &mut visit);
-        ends.take(&next, true, &mut visit);
-        match newest {
-            Some(newest) if newest > time.as_microsecond() => return Ok(plan.point.clone()),
-            Some(_) => break,
-            None => next = segment,
-        }
-    }
-    Ok(Point::Latest)
-}
-
-/// How the server is to recover; nothing where the base stands for itself.
-fn recovery_of(
-    plan: &RecoveryPlan,
-    point: Point,
-    archive: &WalArchive<'_>,
-    args: &RestoreArgs,
-) -> Option<Recovery> {
-    let has_log = archive.facts().next().is_some() && !plan.reach.ranges.is_empty();
-    if !has_log && matches!(point, Point::Latest | Point::Immediate) {
-        return None;
-    }
-    let action = args.postgres.then.unwrap_or_default().name();
-    Some(Recovery { point, timeline: plan.reach.timeline, restore_command: None, action })
 }
 
 /// The last steps; whether a configuration had to be made.
@@ -434,19 +279,3 @@ fn finish(
     steps().map_err(|error: DirectoryError| directory_error(&error))
 }
 
-/// Indexes of text are ordered by libraries of the system: others may order otherwise.
-fn warn_of_libraries(context: &Context, facts: &BaseFacts) {
-    let mut command = std::process::Command::new("getconf");
-    context.environment.scrub(&mut command);
-    let Ok(answer) = command.arg("GNU_LIBC_VERSION").output() else { return };
-    let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
-    let Some(here) = answer.split_whitespace().last() else { return };
-    for (_, there) in facts.collations.iter().filter(|(provider, _)| provider == "libc") {
-        if there != here {
-            context.output.warning(&format!(
-                "the server had glibc {there}, this host has {here}: text may be ordered \
-                 otherwise; REINDEX DATABASE before the data is relied on"
-            ));
-        }
-    }
-}

@@ -53,7 +53,7 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
         let only = matches!(selector.which, Which::Id(_)).then_some(&*id);
         return restore_postgres::run(&reading, &snapshot.source, only, args, context);
     }
-    if args.postgres.has_point() {
+    if args.postgres.point.is_given() {
         let what = format!("snapshot {} is no base backup of PostgreSQL", &id[..8]);
         return Err(CommandError::new(&postgres::NO_BACKUP, what));
     }

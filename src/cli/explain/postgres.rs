@@ -126,4 +126,18 @@ snapshot of a whole cluster is restored into a folder.
 
 What to do: holdfast ls SNAPSHOT shows what is in it, holdfast cat SNAPSHOT:/NAME.tables.json the
 tables.";
+    NOT_STARTED: "HF-PG-040", Failed, "PostgreSQL does not start on the backup",
+"The programs of the cluster's major version are needed on this host, in the folders of PATH or in
+/usr/lib/postgresql/*/bin, and a user for them where you are root. A server that ends by itself says
+why in its log: it lacks memory, an extension that shared_preload_libraries names, or the log does
+not lead to the point.
+
+What to do: read the last lines above; --pg-bin DIR names the programs, --user NAME the user,
+--set NAME=VALUE outweighs a setting of the original, such as --set shared_buffers=128MB.";
+    LAYER: "HF-PG-041", Failed, "the folder for what is local cannot be used",
+"A database that runs on a backup keeps what it has read and written in a folder. It must be empty, or
+be what an interrupted pg start --hydrate of the same backup has left, lie on a file system with
+extended attributes, and have room for all that is fetched.
+
+What to do: name an empty folder on another file system: --hydrate DIR, --workspace DIR.";
 }

@@ -128,6 +128,14 @@ pub enum PostgresError {
         /// What is wrong with it.
         what: String,
     },
+    /// A server that we have started has ended.
+    #[error("PostgreSQL has ended by itself ({status})")]
+    Ended {
+        /// How.
+        status: String,
+        /// The end of its log.
+        log: String,
+    },
     /// The server is older or other than what is spoken here.
     #[error("{address}: {what}")]
     Unfit {

@@ -11,6 +11,7 @@ pub mod dump_proxy;
 pub mod dump_restore;
 pub mod dump_tools;
 pub mod error;
+pub mod local_server;
 pub mod page;
 pub mod password_file;
 pub mod private_folder;

@@ -1,6 +1,8 @@
 //! `holdfast pg`: the write-ahead log of PostgreSQL, and what can be reached with it.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
+#[cfg(feature = "mount")]
+pub mod start;
 pub mod status;
 pub mod stream;
 pub mod wal_fetch;
@@ -36,6 +38,9 @@ pub enum PgCommand {
     WalFetch(wal_fetch::WalFetchArgs),
     /// Take the log from the server as it is written, until told to stop
     Stream(stream::StreamArgs),
+    /// Run PostgreSQL on a backup at once, and copy its data meanwhile or never
+    #[cfg(feature = "mount")]
+    Start(Box<start::StartArgs>),
     /// Show what can be restored, to which moments, and what is missing
     Status(status::StatusArgs),
 }
@@ -46,6 +51,8 @@ pub fn run(args: &PgArgs, context: &Context) -> Result<Exit, CommandError> {
         PgCommand::WalPush(args) => wal_push::run(args, context),
         PgCommand::WalFetch(args) => wal_fetch::run(args, context),
         PgCommand::Stream(args) => stream::run(args, context),
+        #[cfg(feature = "mount")]
+        PgCommand::Start(args) => start::run(args, context),
         PgCommand::Status(args) => status::run(args, context),
     }
 }
