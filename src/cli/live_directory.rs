@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::postgres_wal::wal_source;
@@ -34,7 +35,7 @@ use crate::mount::overlay::origin::SnapshotOrigin;
 use crate::restore::postgres::directory::{DataDirectory, DirectoryError};
 use crate::restore::postgres::plan::RecoveryPlan;
 use crate::restore::postgres::settings::Recovery;
-use crate::source::postgres::local_server::RunAs;
+use crate::source::postgres::local_server::{RunAs, end_left_server};
 use crate::source::postgres::private_folder::PrivateFolder;
 
 /// Without this file no server takes the folder for a data directory.
@@ -120,7 +121,11 @@ impl LiveDirectory {
             None => Some(Prepared::of(context, &reading, source, options)?),
         };
         let laid = match (before, &prepared) {
-            (Some(before), _) => before.require_source(source)?,
+            (Some(before), _) => {
+                let before = before.require_source(source)?;
+                clear_up(options.hydrate.expect("it was read from there"))?;
+                before
+            }
             (None, prepared) => prepared.as_ref().expect("it was prepared").laid(source),
         };
         let workspace = PrivateFolder::create(options.workspace);
@@ -341,13 +346,31 @@ fn layer(path: &Path, error: &io::Error) -> CommandError {
 fn require_empty(base: &Path) -> Result<(), CommandError> {
     std::fs::create_dir_all(base).map_err(|error| layer(base, &error))?;
     let mut entries = std::fs::read_dir(base).map_err(|error| layer(base, &error))?;
-    match entries.next() {
-        None => Ok(()),
-        Some(_) => {
-            let what = format!("{} is not empty", base.display());
-            Err(CommandError::new(&postgres::LAYER, what))
-        }
+    if entries.next().is_none() {
+        return Ok(());
     }
+    let what = format!("{} is not empty", base.display());
+    Err(CommandError::new(&postgres::LAYER, what))
+}
+
+/// Ends what an earlier run that was killed has left: its server, and its mount.
+fn clear_up(base: &Path) -> Result<(), CommandError> {
+    let left = end_left_server(&base.join("postmaster.pid"));
+    let left = left.map_err(|error| CommandError::new(&postgres::LAYER, error.to_string()))?;
+    // Only a place that we have made: the data of a folder of ours.
+    let is_own = |path: &PathBuf| {
+        let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
+        path.ends_with("data") && folder.as_encoded_bytes().starts_with(b"holdfast-")
+    };
+    if let Some(point) = left.filter(is_own) {
+        let _ = unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        for folder in [&point, &point.with_file_name("local")] {
+            drop(std::fs::remove_dir(folder));
+        }
+        drop(std::fs::remove_file(point.with_file_name("log")));
+        drop(point.parent().map(std::fs::remove_dir));
+    }
+    Ok(())
 }
 
 /// What was laid out in a folder before.

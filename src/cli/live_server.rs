@@ -40,11 +40,11 @@ pub struct LocalServerArgs {
 
 impl LocalServerArgs {
     /// Who the server runs as: somebody else where we are root, whom PostgreSQL refuses.
-    pub fn user(&self, variables: &Variables) -> Result<Option<RunAs>, CommandError> {
+    pub fn user(&self) -> Result<Option<RunAs>, CommandError> {
         if !rustix::process::getuid().is_root() {
             return Ok(None);
         }
-        let user = user_of(&self.user, variables);
+        let user = user_of(&self.user);
         user.map(Some).map_err(|error| CommandError::classify(&error, &postgres::NOT_STARTED))
     }
 
@@ -105,9 +105,7 @@ pub fn not_started(error: &PostgresError) -> CommandError {
             let what = CommandError::new(&postgres::NOT_STARTED, error.to_string());
             lines.into_iter().rev().fold(what, CommandError::because_text)
         }
-        PostgresError::File { .. } => {
-            CommandError::new(&postgres::NOT_STARTED, error.to_string())
-        }
+        PostgresError::File { .. } => CommandError::new(&postgres::NOT_STARTED, error.to_string()),
         error => failed(error),
     }
 }

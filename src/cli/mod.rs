@@ -18,6 +18,10 @@ pub mod explain;
 pub mod hardening;
 pub mod healing;
 pub mod known_addresses;
+#[cfg(feature = "mount")]
+pub mod live_directory;
+#[cfg(feature = "mount")]
+pub mod live_server;
 pub mod log;
 pub mod maintaining;
 #[cfg(any(feature = "mount", feature = "webdav"))]
@@ -29,10 +33,6 @@ pub mod postgres;
 pub mod postgres_bases;
 pub mod postgres_dump;
 pub mod postgres_recovery;
-#[cfg(feature = "mount")]
-pub mod live_directory;
-#[cfg(feature = "mount")]
-pub mod live_server;
 pub mod private_file;
 pub mod progress;
 pub mod reading;

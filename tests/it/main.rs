@@ -32,6 +32,7 @@ mod moved_clock;
 mod postgres_base;
 mod postgres_dump;
 mod postgres_server;
+mod postgres_start;
 mod postgres_stream;
 mod postgres_tour;
 mod postgres_wal;

@@ -16,7 +16,7 @@ use crate::household::{files_below, noise};
 
 /// Whether this host lets us mount.
 #[allow(clippy::print_stderr, reason = "whoever runs the tests must hear that one was skipped")]
-fn can_mount() -> bool {
+pub fn can_mount() -> bool {
     let is_root = rustix::process::getuid().is_root();
     let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     let can = is_root && device.is_ok();

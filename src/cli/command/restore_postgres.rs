@@ -278,4 +278,3 @@ fn finish(
     };
     steps().map_err(|error: DirectoryError| directory_error(&error))
 }
-

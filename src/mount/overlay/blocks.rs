@@ -95,10 +95,9 @@ impl Blocks {
             start..(start + (1 << self.shift)).min(self.bytes)
         };
         let edges = [part.start, part.end.saturating_sub(1)].into_iter().map(|offset| {
-            let is_covered = |block: &Range<u64>| part.start <= block.start && part.end >= block.end;
-            Some(block_of(offset)).filter(|block| {
-                self.is_missing_at(offset) && !is_covered(block)
-            })
+            let is_covered =
+                |block: &Range<u64>| part.start <= block.start && part.end >= block.end;
+            Some(block_of(offset)).filter(|block| self.is_missing_at(offset) && !is_covered(block))
         });
         edges.flatten().next()
     }
@@ -108,9 +107,10 @@ impl Blocks {
     pub fn set_local(&mut self, part: Range<u64>) -> bool {
         let before = self.missing;
         let begin = part.start.div_ceil(1 << self.shift);
-        let end = match part.end >= self.bytes {
-            true => self.bytes.div_ceil(1 << self.shift),
-            false => part.end >> self.shift,
+        let end = if part.end >= self.bytes {
+            self.bytes.div_ceil(1 << self.shift)
+        } else {
+            part.end >> self.shift
         };
         for block in begin..end {
             if !self.is_local(block) {
@@ -188,10 +188,7 @@ impl Blocks {
                 this.set_local(start..start + (1 << shift));
             }
         }
-        let name = OriginName {
-            snapshot: u16::from_le_bytes(*snapshot),
-            path: path.to_vec(),
-        };
+        let name = OriginName { snapshot: u16::from_le_bytes(*snapshot), path: path.to_vec() };
         Some((this, name))
     }
 }
@@ -210,7 +207,10 @@ mod tests {
         blocks.set_local(10..2 * BLOCK + 5);
         // Only whole blocks count.
         assert_eq!(blocks.next_missing(0, u64::MAX, u64::MAX), Some(0..BLOCK));
-        assert_eq!(blocks.next_missing(BLOCK, u64::MAX, u64::MAX), Some(2 * BLOCK..4 * BLOCK + 100));
+        assert_eq!(
+            blocks.next_missing(BLOCK, u64::MAX, u64::MAX),
+            Some(2 * BLOCK..4 * BLOCK + 100)
+        );
         assert!(blocks.is_missing_at(0) && !blocks.is_missing_at(BLOCK));
         blocks.set_local(4 * BLOCK..4 * BLOCK + 100);
         assert_eq!(blocks.next_missing(4 * BLOCK, u64::MAX, 1), None);

@@ -254,7 +254,7 @@ impl Folder {
         let (path, local) = self.place(parent, name)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(mode);
-        let file = options.custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path)?;
+        let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&path)?;
         let metadata = self.made(parent, &local, &path, by)?;
         let (ino, opened) = (metadata.ino(), OpenOrigin::default());
         Ok((metadata, self.keep(Handle { file, ino, lazy: None, opened })))
@@ -272,7 +272,7 @@ impl Folder {
 
     /// Opens a file by its path.
     pub(super) fn open_at(&self, path: &Path) -> io::Result<Handle> {
-        let flags = OFlags::NOFOLLOW.bits() as i32;
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(flags).open(path)?;
         let ino = file.metadata()?.ino();

@@ -145,7 +145,7 @@ impl Filesystem for Front {
         });
         let mtime = mtime.map(|time| {
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            (since.as_secs() as i64, since.subsec_nanos())
+            (since.as_secs().cast_signed(), since.subsec_nanos())
         });
         let changes = Changes { mode, uid, gid, size, mtime };
         reply_attr(reply, ino, self.folder.change(ino.0, changes));
@@ -272,8 +272,7 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written =
-            self.file(handle).and_then(|handle| self.folder.write(&handle, offset, data));
+        let written = self.file(handle).and_then(|handle| self.folder.write(&handle, offset, data));
         match written {
             Ok(()) => reply.written(data.len() as u32),
             Err(error) => reply.error(errno(&error)),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::format::node::NodeKind;
 use crate::mount::attributes::Attributes;
+use crate::mount::file_system::join_paths;
 use crate::mount::inode::Ino;
 use crate::mount::overlay::blocks::OriginName;
 use crate::mount::overlay::folder::{Folder, Maker};
@@ -51,10 +52,7 @@ impl Layer<'_> {
             let directory = file_system.open_directory(ino).map_err(io::Error::other)?;
             let mut failure = Ok(());
             let mut take = |_: u64, entry: &[u8], found: &Attributes| {
-                let path = match below.is_empty() {
-                    true => entry.to_vec(),
-                    false => [&below[..], b"/", entry].concat(),
-                };
+                let path = join_paths(&below, entry);
                 if skipped.contains(&&path[..]) {
                     return ControlFlow::Continue(());
                 }
@@ -69,7 +67,7 @@ impl Layer<'_> {
                         laid_out.bytes += found.size;
                         let from = OriginName {
                             snapshot: name.snapshot,
-                            path: [&name.path[..], b"/", &path].concat(),
+                            path: join_paths(&name.path, &path),
                         };
                         self.file(&path, &from, found.size, found.size, found.mode)
                     }
@@ -113,12 +111,7 @@ impl Layer<'_> {
 
     /// Lays out a file in place of what is there: all of `name`, made `filled_to` bytes long where it
     /// is shorter. Its length.
-    pub fn again(
-        &self,
-        path: &[u8],
-        name: &OriginName,
-        filled_to: Option<u64>,
-    ) -> io::Result<u64> {
+    pub fn again(&self, path: &[u8], name: &OriginName, filled_to: Option<u64>) -> io::Result<u64> {
         let ino = self.origin.find(name).map_err(io::Error::other)?;
         let found = self.origin.file_system().attributes(ino).map_err(io::Error::other)?;
         match std::fs::remove_file(self.place(path)) {

@@ -16,3 +16,5 @@ pub mod lay_out;
 pub mod lazy_file;
 mod nodes;
 pub mod origin;
+#[cfg(test)]
+mod overlay_tests;

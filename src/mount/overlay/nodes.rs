@@ -23,11 +23,8 @@ pub(super) struct Nodes(HashMap<u64, Known>);
 impl Nodes {
     /// The kernel is told of an entry.
     pub(super) fn tell(&mut self, ino: u64, parent: u64, name: &OsStr) {
-        let known = self.0.entry(ino).or_insert_with(|| Known {
-            parent,
-            name: name.to_owned(),
-            count: 0,
-        });
+        let known =
+            self.0.entry(ino).or_insert_with(|| Known { parent, name: name.to_owned(), count: 0 });
         known.count += 1;
         // Of several names any will do, but it must be one that is there.
         (known.parent, known.name) = (parent, name.to_owned());
@@ -77,7 +74,8 @@ mod tests {
         nodes.tell(10, TOP, "base".as_ref());
         nodes.tell(11, 10, "5".as_ref());
         nodes.tell(12, 11, "1259".as_ref());
-        let path = |nodes: &Nodes, ino| nodes.path("/x".as_ref(), ino).map(|p| p.display().to_string());
+        let path =
+            |nodes: &Nodes, ino| nodes.path("/x".as_ref(), ino).map(|p| p.display().to_string());
         assert_eq!(path(&nodes, 12).as_deref(), Some("/x/base/5/1259"));
         assert_eq!(path(&nodes, TOP).as_deref(), Some("/x"));
         nodes.rename(11, TOP, "old".as_ref());

@@ -78,10 +78,8 @@ impl OriginFile for SnapshotFile {
         self.file_system
             .read(self.ino, &self.file, offset, length, out)
             .map_err(io::Error::other)?;
-        match out.len() as u64 - before == length {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        let is_all = out.len() as u64 - before == length;
+        is_all.then_some(()).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 

@@ -139,13 +139,12 @@ impl LocalServer {
             return Err(PostgresError::Ended { status: status.to_string(), log: self.log_tail() });
         }
         Ok(match self.connect(role, "postgres") {
-            Ok(_) => Readiness::Ready,
             Err(PostgresError::Connect { .. } | PostgresError::Broken { .. }) => {
                 Readiness::Starting
             }
             Err(error) if error.code() == Some(NOT_YET) => Readiness::Starting,
-            // It does not let us in, but it is there.
-            Err(_) => Readiness::Ready,
+            // Perhaps it does not let us in, but it is there.
+            _ => Readiness::Ready,
         })
     }
 
@@ -237,6 +236,9 @@ impl ServerOptions {
             ("logging_collector", "off"),
             ("log_destination", "stderr"),
             ("external_pid_file", ""),
+            // What is durable here depends on what the server makes durable.
+            ("fsync", "on"),
+            ("full_page_writes", "on"),
             // Each file of its own would be opened, and what was laid out is durable.
             ("recovery_init_sync_method", "syncfs"),
             ("allow_in_place_tablespaces", "on"),
@@ -262,20 +264,50 @@ impl Drop for LocalServer {
 ///
 /// # Errors
 /// There is none of that name.
-pub fn user_of(name: &str, variables: &Variables) -> Result<RunAs, PostgresError> {
-    let number = |what: &str| {
-        let output = Command::new("id")
-            .args([what, name])
-            .env_clear()
-            .envs(variables.iter().cloned())
-            .stderr(Stdio::null())
-            .output();
-        let text = String::from_utf8(output.ok()?.stdout).ok()?;
-        text.trim().parse().ok()
-    };
-    let found = number("-u").zip(number("-g"));
-    found.map(|(uid, gid)| RunAs { uid, gid }).ok_or_else(|| PostgresError::File {
+pub fn user_of(name: &str) -> Result<RunAs, PostgresError> {
+    let user = uzers::get_user_by_name(name);
+    let found = user.map(|user| RunAs { uid: user.uid(), gid: user.primary_group_id() });
+    found.ok_or_else(|| PostgresError::File {
         path: PathBuf::from(name),
         what: "there is no user of that name".to_owned(),
     })
+}
+
+/// Ends the server that an earlier run has left on a data directory, and says where it saw that
+/// directory. Only one whose command line names that place is taken for it.
+///
+/// # Errors
+/// It does not end.
+pub fn end_left_server(pid_file: &Path) -> Result<Option<PathBuf>, PostgresError> {
+    let Ok(text) = std::fs::read_to_string(pid_file) else { return Ok(None) };
+    let mut lines = text.lines();
+    let pid = lines.next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw);
+    let (Some(pid), Some(data)) = (pid, lines.next()) else { return Ok(None) };
+    let process = format!("/proc/{}", pid.as_raw_nonzero());
+    // One that nobody has waited for is none any more.
+    let is_there = || {
+        let stat = std::fs::read_to_string(format!("{process}/stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    let is_it = || {
+        let arguments = std::fs::read(format!("{process}/cmdline")).unwrap_or_default();
+        is_there() && arguments.split(|byte| *byte == 0).any(|word| word == data.as_bytes())
+    };
+    let begun = Instant::now();
+    for signal in [Signal::QUIT, Signal::KILL] {
+        if is_it() {
+            let _ = kill_process(pid, signal);
+        }
+        while is_it() && begun.elapsed() < QUIT_PATIENCE {
+            std::thread::sleep(POLL);
+        }
+    }
+    if is_it() {
+        let what = format!("the server of an earlier run, process {pid:?}, does not end");
+        return Err(PostgresError::File { path: pid_file.to_owned(), what });
+    }
+    if !is_there() {
+        drop(std::fs::remove_file(pid_file));
+    }
+    Ok(Some(PathBuf::from(data)))
 }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -87,7 +88,7 @@ pub fn run(args: &StartArgs, context: &Context) -> Result<Exit, CommandError> {
         return Err(CommandError::new(&postgres::NO_BACKUP, what));
     };
     let variables = variables(context);
-    let user = args.server.user(&variables)?;
+    let user = args.server.user()?;
     let tools = args.server.programs(&variables, facts.cluster.major())?;
     let workspace = args.server.workspace();
     let options = LiveOptions {
@@ -186,7 +187,7 @@ fn serve(
             Ok(Some(_)) => break server.stop().map_err(|error| not_started(&error)),
             Err(error) => break Err(not_started(&error)),
         }
-        if fetching.as_ref().is_some_and(|thread| thread.is_finished()) {
+        if fetching.as_ref().is_some_and(JoinHandle::is_finished) {
             is_whole = fetched(fetching.take(), context)?;
             if is_whole {
                 say_fetched(context, &directory.folder, begun);
@@ -205,10 +206,10 @@ fn serve(
 }
 
 fn fetched(
-    thread: Option<std::thread::JoinHandle<std::io::Result<bool>>>,
+    thread: Option<JoinHandle<std::io::Result<bool>>>,
     context: &Context,
 ) -> Result<bool, CommandError> {
-    let result = thread.map_or(Ok(Ok(false)), std::thread::JoinHandle::join);
+    let result = thread.map_or(Ok(Ok(false)), JoinHandle::join);
     match result {
         Ok(Ok(is_whole)) => Ok(is_whole),
         Ok(Err(error)) => {
