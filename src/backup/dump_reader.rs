@@ -6,7 +6,7 @@ use postgres_protocol::message::backend::Message;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::dump::PlannedTable;
 use crate::source::postgres::error::PostgresError;
-use crate::source::postgres::row_sums::RowSums;
+use crate::source::postgres::row_sums::{RowSums, end_rows};
 
 /// Bytes of a large object that are asked for at once.
 const OBJECT_STEP_BYTES: usize = 4 * 1024 * 1024;
@@ -74,7 +74,10 @@ impl<'a> TableReader<'a> {
                     self.sums.add(&piece.bytes);
                     self.piece = piece.bytes;
                 }
-                None => self.end()?,
+                None => {
+                    self.is_open = false;
+                    end_rows(self.connection, &self.sums, self.name)?;
+                }
             }
             if !self.piece.is_empty() {
                 return Ok(true);
@@ -82,24 +85,6 @@ impl<'a> TableReader<'a> {
         }
         self.piece = std::mem::take(&mut self.trailer);
         Ok(!self.piece.is_empty())
-    }
-
-    /// The server must have counted what came.
-    fn end(&mut self) -> Result<(), PostgresError> {
-        self.is_open = false;
-        let Message::CommandComplete(done) = self.connection.message(DOING)? else {
-            return Err(self.connection.unexpected(DOING));
-        };
-        let tag = done.tag().unwrap_or_default().to_owned();
-        let Message::ReadyForQuery(_) = self.connection.message(DOING)? else {
-            return Err(self.connection.unexpected(DOING));
-        };
-        let rows = self.sums.rows;
-        if !self.sums.is_whole() || tag != format!("COPY {rows}") {
-            let what = format!("{} has {rows} rows, and the server says {tag}", self.name);
-            return Err(PostgresError::Dump { what });
-        }
-        Ok(())
     }
 
     /// Why reading ended early.

@@ -16,6 +16,8 @@ use crate::cli::command::config::ConfigArgs;
 use crate::cli::command::copy::CopyArgs;
 use crate::cli::command::diff::DiffArgs;
 use crate::cli::command::doctor::DoctorArgs;
+#[cfg(feature = "mount")]
+use crate::cli::command::drill::DrillArgs;
 use crate::cli::command::explain::ExplainArgs;
 use crate::cli::command::find::FindArgs;
 use crate::cli::command::forget::ForgetArgs;
@@ -123,6 +125,9 @@ pub enum Command {
     Copy(CopyArgs),
     /// Save and fetch the log of a PostgreSQL server, and show what can be reached
     Pg(PgArgs),
+    /// Prove that a database comes back: start it from the backup, check it, measure, clean up
+    #[cfg(feature = "mount")]
+    Drill(Box<DrillArgs>),
     /// Make a replica the primary
     Promote(PromoteArgs),
     /// Compare every object with its name, where the bytes are kept; needs no key

@@ -9,12 +9,19 @@ pub mod config;
 pub mod config_files;
 pub mod config_text;
 pub mod context;
+#[cfg(feature = "mount")]
+pub mod drill_checks;
+#[cfg(feature = "mount")]
+pub mod drill_record;
+#[cfg(feature = "mount")]
+pub mod drill_run;
 pub mod entry;
 pub mod environment;
 pub mod error;
 pub mod error_kind;
 pub mod escape;
 pub mod explain;
+pub mod fetched_dump;
 pub mod hardening;
 pub mod healing;
 pub mod known_addresses;
@@ -128,6 +135,8 @@ fn execute(
         Command::Diff(args) => command::diff::run(&args, &full(global)?),
         Command::Stats(args) => command::stats::run(&args, &full(global)?),
         Command::Restore(args) => command::restore_run::run(&args, &full(global)?),
+        #[cfg(feature = "mount")]
+        Command::Drill(args) => command::drill::run(&args, &full(global)?),
         #[cfg(feature = "mount")]
         Command::Mount(args) => command::mount::run(&args, &full(global)?),
         #[cfg(feature = "webdav")]

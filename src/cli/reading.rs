@@ -15,6 +15,7 @@ use crate::cli::replicas;
 use crate::cli::selector::{Candidate, Selector, SelectorError, Which};
 use crate::cli::time::format_local;
 use crate::format::commit::ObjectName;
+use crate::format::drill::drill_of;
 use crate::format::limits;
 use crate::format::snapshot::Snapshot;
 use crate::id::{DomainId, ObjectId};
@@ -190,8 +191,9 @@ impl Reading {
                         self.require_readable([record].into_iter())?;
                         continue;
                     };
-                    // The log of a database is saved every few seconds, and nobody means it.
-                    if series_of(&snapshot.tags).is_some() {
+                    // The log of a database is saved every few seconds, and nobody means it, nor the
+                    // record of a drill.
+                    if series_of(&snapshot.tags).is_some() || drill_of(&snapshot.tags).is_some() {
                         continue;
                     }
                     if back == 0 {

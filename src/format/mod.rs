@@ -3,6 +3,7 @@
 pub mod attestation;
 pub mod bytes;
 pub mod commit;
+pub mod drill;
 pub mod index_segment;
 pub mod keyfile;
 pub mod limits;

@@ -11,6 +11,8 @@ pub mod config;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
+#[cfg(feature = "mount")]
+pub mod drill;
 pub mod explain;
 pub mod find;
 pub mod forget;

@@ -135,9 +135,20 @@ not lead to the point.
 What to do: read the last lines above; --pg-bin DIR names the programs, --user NAME the user,
 --set NAME=VALUE outweighs a setting of the original, such as --set shared_buffers=128MB.";
     LAYER: "HF-PG-041", Failed, "the folder for what is local cannot be used",
-"A database that runs on a backup keeps what it has read and written in a folder. It must be empty, or
-be what an interrupted pg start --hydrate of the same backup has left, lie on a file system with
+"A database that runs on a backup keeps what it has read and written in a folder. It must be empty,
+or be what an interrupted pg start --hydrate of the same source has left, lie on a file system with
 extended attributes, and have room for all that is fetched.
 
 What to do: name an empty folder on another file system: --hydrate DIR, --workspace DIR.";
+    DRILL_FAILED: "HF-PG-042", Findings, "the drill has failed",
+"The database did not come back, or a check of it failed: what stands above is what would happen in
+a real recovery. Nothing but the drill's own server and folder was touched.
+
+What to do: read the checks that failed; holdfast drill report NAME shows since when. Take a new
+backup, and drill that one.";
+    DRILL_NOT_KEPT: "HF-PG-043", Failed, "the record of the drill could not be saved",
+"The drill ran to its end; its record stands above, but not in the repository. A host that may only
+read cannot keep it.
+
+What to do: run the drill on a host that may write, or with --no-record.";
 }

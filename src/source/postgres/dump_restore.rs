@@ -114,8 +114,10 @@ impl NewDatabase {
             "--dbname".into(),
             format!("dbname={}", self.temporary).into(),
         ];
-        if ownership == Ownership::Ours {
-            argv.extend(["--no-owner".into(), "--no-privileges".into()]);
+        match ownership {
+            Ownership::AsSaved => {}
+            Ownership::AsSavedWithoutTablespaces => argv.push("--no-tablespaces".into()),
+            Ownership::Ours => argv.extend(["--no-owner".into(), "--no-privileges".into()]),
         }
         if let Some(list) = list {
             argv.extend(["--use-list".into(), list.into()]);
@@ -156,6 +158,8 @@ impl Drop for NewDatabase {
 pub enum Ownership {
     /// As in the dump: its roles must be there.
     AsSaved,
+    /// As in the dump, but everything lies where the new database does.
+    AsSavedWithoutTablespaces,
     /// Everything belongs to the role that restores, and nobody else has a privilege.
     Ours,
 }

@@ -3,7 +3,13 @@
 //! The sum is that of the first 128 bits of the BLAKE3 of each row, least significant byte first,
 //! modulo 2^128: the same rows in another order have the same sum.
 
+use postgres_protocol::message::backend::Message;
+
 use crate::crypto::ids::content_hash;
+use crate::source::postgres::connection::Connection;
+use crate::source::postgres::error::PostgresError;
+
+const DOING: &str = "receiving rows";
 
 /// What was seen of a table so far.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -57,6 +63,51 @@ impl RowSums {
         part.copy_from_slice(&hash.as_bytes()[..16]);
         self.sum = self.sum.wrapping_add(u128::from_le_bytes(part));
     }
+}
+
+/// Runs `COPY … TO STDOUT`, and keeps what the rows of `name` were.
+///
+/// # Errors
+/// What the server says, or that it counts other than what came.
+pub fn rows_of(
+    connection: &mut Connection,
+    statement: &str,
+    name: &str,
+) -> Result<RowSums, PostgresError> {
+    connection.send_query(statement.as_bytes())?;
+    let Message::CopyOutResponse(_) = connection.message(DOING)? else {
+        return Err(connection.unexpected(DOING));
+    };
+    let mut sums = RowSums::default();
+    while let Some(piece) = connection.copied(DOING)? {
+        sums.add(&piece.bytes);
+    }
+    end_rows(connection, &sums, name)?;
+    Ok(sums)
+}
+
+/// The server must have counted what came.
+///
+/// # Errors
+/// It has not, or breaks off.
+pub fn end_rows(
+    connection: &mut Connection,
+    sums: &RowSums,
+    name: &str,
+) -> Result<(), PostgresError> {
+    let Message::CommandComplete(done) = connection.message(DOING)? else {
+        return Err(connection.unexpected(DOING));
+    };
+    let tag = done.tag().unwrap_or_default().to_owned();
+    let Message::ReadyForQuery(_) = connection.message(DOING)? else {
+        return Err(connection.unexpected(DOING));
+    };
+    let rows = sums.rows;
+    if sums.is_whole() && tag == format!("COPY {rows}") {
+        return Ok(());
+    }
+    let what = format!("{name} has {rows} rows, and the server says {tag}");
+    Err(PostgresError::Dump { what })
 }
 
 #[cfg(test)]
