@@ -125,7 +125,8 @@ impl PostgresDump {
             large_objects: plan.large_objects.len() as u64,
         });
         let (moment, lsn) = (plan.moment.clone(), plan.lsn);
-        let tables = DumpTables { database, moment, lsn, tables };
+        let settings = plan.text_settings.clone();
+        let tables = DumpTables { database, moment, lsn, settings, tables };
         set(&self.tables, tables.encode());
         set(&self.globals, plan.globals.clone());
         plan.finish()

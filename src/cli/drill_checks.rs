@@ -15,6 +15,7 @@ use crate::source::postgres::connection::Connection;
 use crate::source::postgres::dump_tools::{DumpTools, Variables, without_settings};
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::local_server::LocalServer;
+use crate::source::postgres::replication::literal;
 use crate::source::postgres::row_sums::rows_of;
 use crate::source::postgres::server::TIME_SQL;
 use crate::source::stream::ByteStream as _;
@@ -144,6 +145,10 @@ impl Checked<'_> {
             // The saved rows are in the encoding of the database.
             let encoding = sql.value("SHOW server_encoding")?;
             sql.query(&format!("SET client_encoding = '{encoding}'"))?;
+            for (name, value) in &saved.settings {
+                let (name, value) = (literal(name), literal(value));
+                sql.query(&format!("SELECT pg_catalog.set_config({name}, {value}, false)"))?;
+            }
             let statements: HashMap<&str, &str> = toc
                 .entries
                 .iter()

@@ -43,7 +43,9 @@ pub fn save(context: &Context, record: &DrillRecord) -> Result<String, CommandEr
         vec![Box::new(StreamRoot::new(DRILL_STREAM.to_owned(), stream))],
         &Arc::new(Progress::default()),
     );
-    let saved = saved.map_err(|error| CommandError::classify(&error, &postgres::DRILL_NOT_KEPT))?;
+    let saved = saved.map_err(|error| {
+        CommandError::new(&postgres::DRILL_NOT_KEPT, "the record is not kept").because(&error)
+    })?;
     Ok(saved.committed.map(|committed| committed.snapshot.id.to_string()).unwrap_or_default())
 }
 

@@ -15,6 +15,8 @@ use crate::source::postgres::local_server::{
     LocalServer, Readiness, RunAs, ServerOptions, user_of,
 };
 
+/// What a server says to those who come too early.
+const KNOCKED: &str = "the database system is starting up";
 /// The last lines of a log that are shown.
 const LINES_SHOWN: usize = 15;
 
@@ -101,7 +103,9 @@ pub fn start(options: ServerOptions, role: &str) -> Result<Option<LocalServer>, 
 pub fn not_started(error: &PostgresError) -> CommandError {
     match error {
         PostgresError::Ended { log, .. } => {
-            let lines: Vec<&str> = log.lines().rev().take(LINES_SHOWN).collect();
+            // We have knocked ourselves.
+            let lines = log.lines().rev().filter(|line| !line.contains(KNOCKED));
+            let lines: Vec<&str> = lines.take(LINES_SHOWN).collect();
             let what = CommandError::new(&postgres::NOT_STARTED, error.to_string());
             lines.into_iter().rev().fold(what, CommandError::because_text)
         }

@@ -4,6 +4,8 @@
 //! printed here, once, and nowhere else.
 
 pub mod args;
+#[cfg(feature = "mount")]
+pub mod base_into;
 pub mod command;
 pub mod config;
 pub mod config_files;
@@ -13,8 +15,6 @@ pub mod context;
 pub mod drill_checks;
 #[cfg(feature = "mount")]
 pub mod drill_record;
-#[cfg(feature = "mount")]
-pub mod drill_run;
 pub mod entry;
 pub mod environment;
 pub mod error;
@@ -24,6 +24,8 @@ pub mod explain;
 pub mod fetched_dump;
 pub mod hardening;
 pub mod healing;
+#[cfg(feature = "mount")]
+pub mod isolated;
 pub mod known_addresses;
 #[cfg(feature = "mount")]
 pub mod live_directory;

@@ -30,6 +30,7 @@ mod model;
 mod mount;
 mod moved_clock;
 mod postgres_base;
+mod postgres_drill;
 mod postgres_dump;
 mod postgres_server;
 mod postgres_start;

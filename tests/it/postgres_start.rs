@@ -278,3 +278,59 @@ fn what_cannot_start_is_refused_and_nothing_is_left() {
     assert!(code != 0 && said.contains("HF-PG-040"), "{said}");
     assert_eq!(fs::read(Path::new(&full).join("mine")).unwrap(), b"x");
 }
+
+#[test]
+fn one_table_comes_out_of_a_base_backup_as_it_was_at_a_moment() {
+    if !can_mount() {
+        return;
+    }
+    for version in [15, 18] {
+        let archive = Archive::new();
+        let server = archive.server(version);
+        server.run("createdb", &["shop"]);
+        server.run("createdb", &["other"]);
+        server.sql(
+            "shop",
+            "CREATE TYPE kind AS ENUM ('a', 'b'); CREATE TABLE people (n int PRIMARY KEY); \
+             CREATE TABLE orders (n int PRIMARY KEY, k kind, who int REFERENCES people); \
+             CREATE TABLE \"Odd.Name\" (n int); INSERT INTO people VALUES (1); \
+             INSERT INTO \"Odd.Name\" VALUES (1), (2); \
+             INSERT INTO orders SELECT n, 'b', 1 FROM generate_series(1, 400) n",
+        );
+        archive.base(&server);
+        let moment = server.sql("shop", "SELECT pg_current_wal_insert_lsn()");
+        server.sql("shop", "DROP TABLE orders");
+        archived(&server);
+        let workspace = servers_folder();
+        let programs = bin(version, "postgres");
+        let restore = |name: &str, more: &[&str]| {
+            let mut command = program(&archive);
+            let command = command.args(["restore", "source:shop", "--into", &server.uri(name)]);
+            let command = command.arg("--workspace").arg(workspace.path());
+            let command = command.arg("--pg-bin").arg(programs.parent().unwrap()).args(more);
+            let output = command.output().unwrap();
+            assert_eq!(fs::read_dir(workspace.path()).unwrap().count(), 0);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output.status.code().unwrap_or(-1), said)
+        };
+        let (code, said) = restore("back", &["--to-lsn", &moment]);
+        assert!(code != 0 && said.contains("--from-database"), "{said}");
+        let of_shop = ["--from-database", "shop", "--to-lsn", &moment];
+        let (code, said) = restore("back", &[&of_shop[..], &["--table", "public.orders"]].concat());
+        assert_eq!(code, 0, "{said}");
+        let counts = "SELECT (SELECT count(*) FROM orders WHERE k = 'b'), \
+                      (SELECT count(*) FROM people), (SELECT count(*) FROM \"Odd.Name\")";
+        assert_eq!(server.sql("back", counts), "400|0|0", "{version}");
+        let (code, said) = restore("whole", &of_shop);
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(server.sql("whole", counts), "400|1|2");
+        // The name is taken, and a table that was dropped is not there any more.
+        let (code, said) = restore("whole", &of_shop);
+        assert!(code != 0 && said.contains("HF-PG-033"), "{said}");
+        let gone = ["--from-database", "shop", "--table", "orders"];
+        let (code, said) = restore("third", &gone);
+        assert!(code != 0 && said.contains("no rows of a table orders"), "{said}");
+        let left = "SELECT count(*) FROM pg_database WHERE datname LIKE '%holdfast%'";
+        assert_eq!(server.sql("postgres", left), "0");
+    }
+}

@@ -1,7 +1,7 @@
 //! `holdfast drill`: proves that a database comes back, and keeps the record.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -10,9 +10,9 @@ use crate::cli::config::PostgresMethod;
 use crate::cli::context::Context;
 use crate::cli::drill_checks::{Checked, say};
 use crate::cli::drill_record::{records, save};
-use crate::cli::drill_run::Drill;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{postgres, usage};
+use crate::cli::isolated::Isolated;
 use crate::cli::live_server::{LocalServerArgs, variables};
 use crate::cli::postgres_recovery::PointArgs;
 use crate::cli::reading::{FoundSnapshot, Reading};
@@ -22,6 +22,7 @@ use crate::cli::table::{Align, Table};
 use crate::cli::wal_archive::facts_of;
 use crate::format::drill::{Check, DrillRecord, Outcome};
 use crate::format::postgres::facts::PostgresFacts;
+use crate::units::format_duration;
 
 const AFTER_HELP: &str = "\
 The server of a drill runs on the backup itself, as pg start does, or in a new cluster that a dump is
@@ -108,7 +109,7 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
     let mut record = DrillRecord::new(&source, started_at.to_string());
     record.snapshot.clone_from(&snapshot_id);
     record.point = point_text(&args.point);
-    let setup = Drill {
+    let setup = Isolated {
         context,
         local: &args.server,
         point: &args.point,
@@ -157,6 +158,12 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
         }
     };
     end(args, context, record, ended)
+}
+
+/// Seconds as people read them; a dash where they are not known.
+fn seconds(value: Option<f64>) -> String {
+    let duration = value.and_then(|value| Duration::try_from_secs_f64(value).ok());
+    duration.map_or_else(|| "-".to_owned(), format_duration)
 }
 
 type Selected = ((String, String), crate::format::snapshot::Snapshot);
@@ -252,8 +259,6 @@ fn end(
     let is_failed = |check: &Check| check.outcome == Outcome::Failed;
     record.passed = ended.is_ok() && !record.checks.iter().any(is_failed);
     let output = &context.output;
-    let seconds =
-        |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.1} s"));
     output.note(&format!(
         "{} of {}: writable after {}, data {} old",
         record.method,
@@ -261,13 +266,13 @@ fn end(
         seconds(record.ready_seconds),
         seconds(record.data_age_seconds),
     ));
-    let phases = record.phases.iter().map(|phase| format!("{} {:.1} s", phase.name, phase.seconds));
+    let phases = record.phases.iter();
+    let phases = phases.map(|phase| format!("{} {}", phase.name, seconds(Some(phase.seconds))));
     output.note(&format!("  {}", phases.collect::<Vec<_>>().join(", ")));
     for check in &record.checks {
         say(context, check);
     }
     let kept = if args.no_record { Ok(None) } else { save(context, &record).map(Some) };
-    let id = kept.as_ref().ok().cloned().flatten();
     let exit = if record.passed { Exit::Done } else { Exit::Findings };
     if record.passed {
         output.note("The drill has passed");
@@ -276,7 +281,10 @@ fn end(
         let why = record.failure.clone().unwrap_or_else(|| format!("{failed} checks failed"));
         output.warning(&format!("the drill has failed: {why} ({})", postgres::DRILL_FAILED.id));
     }
-    output.summary(exit, &json!({ "drill": record, "kept": id }));
+    match &kept {
+        Ok(id) => output.summary(exit, &json!({ "drill": record, "kept": id })),
+        Err(_) => output.item(&json!({ "drill": record })),
+    }
     kept.map(|_| exit)
 }
 
@@ -293,8 +301,6 @@ fn report(args: &ReportArgs, context: &Context) -> Result<Exit, CommandError> {
         ("Data age", Align::Right),
         ("Result", Align::Left),
     ]);
-    let seconds =
-        |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} s"));
     for (id, record) in &kept {
         context.output.item(&json!({ "id": id, "drill": record }));
         let snapshot = record.snapshot.get(..8).unwrap_or_default();

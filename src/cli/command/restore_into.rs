@@ -7,13 +7,24 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
+#[cfg(feature = "mount")]
+use crate::backup::postgres_base::Access;
+#[cfg(feature = "mount")]
+use crate::cli::base_into::BaseInto;
 use crate::cli::command::restore::RestoreArgs;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain;
 use crate::cli::fetched_dump::{FetchedDump, dump_of, not_restored};
+#[cfg(feature = "mount")]
+use crate::cli::live_server::variables;
 use crate::cli::postgres::{access_of, failed};
 use crate::cli::reading::Reading;
+use crate::cli::selector::Which;
+#[cfg(feature = "mount")]
+use crate::cli::signals::signals;
+use crate::cli::wal_archive::facts_of;
+use crate::format::postgres::facts::PostgresFacts;
 use crate::source::postgres::dump_restore::{NewDatabase, Ownership, RestoreTarget};
 use crate::source::postgres::dump_tools::DumpTools;
 use crate::source::postgres::private_folder::PrivateFolder;
@@ -35,6 +46,9 @@ pub struct IntoArgs {
     /// Jobs of pg_restore [default: 4]
     #[arg(long, value_name = "N", requires = "into", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub jobs: Option<u32>,
+    /// Database to take out of a base backup [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "into")]
+    pub from_database: Option<String>,
     /// Leave out owners and privileges: their roles need not be there
     #[arg(long, requires = "into")]
     pub no_owner: bool,
@@ -53,8 +67,19 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     let reading =
         if args.from_any { Reading::open_any(context)?.0 } else { Reading::open(context)? };
     let (record, snapshot) = reading.select(context, &selector)?;
-    let (root, facts) = dump_of(&snapshot, selector.path.as_deref())?;
     let access = access_of(connection, context)?;
+    #[cfg(feature = "mount")]
+    if let Some(PostgresFacts::Base(facts)) = facts_of(&snapshot)? {
+        let only = matches!(selector.which, Which::Id(_)).then(|| record.name.id.to_string());
+        let source = snapshot.source.clone();
+        let base = (only, facts.cluster.major());
+        return from_base(args, access, context, reading, (&source, base), started);
+    }
+    if args.postgres.point.is_given() {
+        let what = "a dump has no other point in time than its own";
+        return Err(CommandError::new(&explain::usage::ARGUMENT, what));
+    }
+    let (root, facts) = dump_of(&snapshot, selector.path.as_deref())?;
     let secret: Vec<_> = context.loaded.config.secret_variables().collect();
     let variables = context.environment.of_child(&secret);
     let into = &args.into;
@@ -90,6 +115,37 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     output.summary(
         Exit::Done,
         &json!({ "snapshot": id, "database": name, "tables": into.table, "seconds": seconds }),
+    );
+    Ok(Exit::Done)
+}
+
+/// The same from a base backup: a server is started on it, and dumped from.
+#[cfg(feature = "mount")]
+fn from_base(
+    args: &RestoreArgs,
+    access: Access,
+    context: &Context,
+    reading: Reading,
+    (source, (only, major)): (&str, (Option<String>, u32)),
+    started: Instant,
+) -> Result<Exit, CommandError> {
+    let name = access.address.database.clone();
+    let target = RestoreTarget {
+        address: access.address,
+        password: access.password,
+        variables: variables(context),
+    };
+    let jobs = args.into.jobs.unwrap_or(JOBS_DEFAULT);
+    let into = BaseInto { args, target, jobs };
+    signals().arm();
+    let from = into.run(context, reading, source, (only.as_deref(), major))?;
+    let took = started.elapsed();
+    let what = format!("Restored database {from} of {source} into {name}");
+    context.output.note(&format!("{what} in {}", format_duration(took)));
+    let seconds = took.as_secs_f64();
+    context.output.summary(
+        Exit::Done,
+        &json!({ "database": name, "tables": args.into.table, "seconds": seconds }),
     );
     Ok(Exit::Done)
 }

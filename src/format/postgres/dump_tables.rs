@@ -13,6 +13,9 @@ pub struct DumpTables {
     pub moment: String,
     /// Position in the log at that time.
     pub lsn: Lsn,
+    /// Settings of the session that the text of the rows depends on: name and value.
+    #[serde(default)]
+    pub settings: Vec<(String, String)>,
     /// By their schemas and names.
     pub tables: Vec<DumpTable>,
 }

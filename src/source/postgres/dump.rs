@@ -21,7 +21,7 @@ use crate::source::postgres::dump_proxy::{DumpProxy, PROXY_PORT, Served};
 use crate::source::postgres::dump_tools::{DumpTools, Variables, output_of, without_settings};
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::private_folder::PrivateFolder;
-use crate::source::postgres::server::{ServerFacts, server_time};
+use crate::source::postgres::server::{ServerFacts, pairs, server_time};
 use crate::source::postgres::wire::Row;
 use crate::source::stream::ByteStream as _;
 
@@ -46,6 +46,11 @@ pub struct DumpSource {
     /// The environment of the programs.
     pub variables: Variables,
 }
+
+/// Settings of a session, a role or a database that change the text of values.
+const TEXT_SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN \
+     ('TimeZone', 'DateStyle', 'IntervalStyle', 'bytea_output', 'extra_float_digits', \
+     'lc_monetary') ORDER BY name";
 
 /// Why there is no dump.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +100,8 @@ pub struct PlannedDump {
     pub large_objects: Vec<u32>,
     /// Names of the files that are as `pg_dump` has written them.
     pub files: Vec<String>,
+    /// Settings that the text of rows depends on, as they were for the connections of the dump.
+    pub text_settings: Vec<(String, String)>,
     /// What is to be told.
     pub warnings: Vec<String>,
     settings: Vec<Vec<u8>>,
@@ -199,11 +206,13 @@ impl PlannedDump {
             files: Vec::new(),
             warnings,
             settings: served.settings,
+            text_settings: Vec::new(),
             coordinator: sql,
             held: served.connections,
             source,
             folder,
         };
+        this.text_settings = pairs(this.connect()?.query(TEXT_SETTINGS)?);
         this.take_files(served.copies.into())?;
         this.order_by_size()?;
         Ok(this)

@@ -226,6 +226,7 @@ impl ServerOptions {
     fn own_settings(&self) -> Vec<(String, String)> {
         let socket = self.socket.display().to_string();
         let port = self.port.to_string();
+        let pid_file = self.log.with_extension("pid").display().to_string();
         let pairs = [
             ("listen_addresses", ""),
             ("unix_socket_directories", &socket),
@@ -235,7 +236,7 @@ impl ServerOptions {
             ("ssl", "off"),
             ("logging_collector", "off"),
             ("log_destination", "stderr"),
-            ("external_pid_file", ""),
+            ("external_pid_file", &pid_file),
             // What is durable here depends on what the server makes durable.
             ("fsync", "on"),
             ("full_page_writes", "on"),

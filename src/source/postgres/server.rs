@@ -118,7 +118,8 @@ fn collations(sql: &mut Connection) -> Result<Vec<(String, String)>, PostgresErr
     Ok(pairs(rows))
 }
 
-fn pairs(rows: Vec<Vec<Option<String>>>) -> Vec<(String, String)> {
+/// Rows of two values; others are left out.
+pub fn pairs(rows: Vec<Vec<Option<String>>>) -> Vec<(String, String)> {
     let pair = |row: Vec<Option<String>>| {
         let mut values = row.into_iter();
         Some((values.next()??, values.next()??))

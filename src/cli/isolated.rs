@@ -1,5 +1,5 @@
-//! How a drill brings a database up: on the live directory of a base backup, or in a new cluster
-//! that a dump is restored into.
+//! Databases that are brought up to be looked at: on the live directory of a base backup, or in a
+//! new cluster that a dump is restored into.
 
 use std::fs::{File, Permissions};
 use std::io::Write as _;
@@ -35,16 +35,15 @@ const POLL: Duration = Duration::from_millis(50);
 /// Jobs of `pg_restore`.
 const RESTORE_JOBS: u32 = 4;
 /// Settings of a server that is thrown away, and that nobody else reaches.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 4] = [
     ("fsync", "off"),
     ("shared_buffers", "128MB"),
-    ("max_wal_senders", "0"),
     ("autovacuum", "off"),
     ("primary_conninfo", ""),
 ];
 
-/// What a drill takes from its arguments.
-pub struct Drill<'a> {
+/// Servers that only we reach, and that are gone at the end.
+pub struct Isolated<'a> {
     /// For output.
     pub context: &'a Context,
     /// Programs, user and settings of the server.
@@ -74,7 +73,7 @@ impl Stopwatch {
     }
 }
 
-impl Drill<'_> {
+impl Isolated<'_> {
     /// A base backup.
     ///
     /// # Errors
