@@ -12,6 +12,8 @@ pub const INCREMENT_PREFIX: &[u8] = b"INCREMENTAL.";
 /// Bytes before the numbers.
 pub const FRONT_BYTES: usize = 12;
 const MAGIC: u32 = 0xD3AE_1F0D;
+/// No server is built with more pages in a file; one that says so is not believed.
+const SEGMENT_PAGES_MAX: u32 = 1 << 24;
 /// Bytes of a number.
 const NUMBER_BYTES: u64 = 4;
 
@@ -85,6 +87,7 @@ impl IncrementFront {
         if found != MAGIC {
             return Err(IncrementError::Magic { found });
         }
+        let segment_pages = segment_pages.min(SEGMENT_PAGES_MAX);
         if count > segment_pages {
             return Err(IncrementError::Count { count, segment_pages });
         }

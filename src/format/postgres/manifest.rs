@@ -60,7 +60,8 @@ pub type FileChecksum = [u8; 4];
 type PathKey = [u8; 16];
 
 fn path_key(path: &[u8]) -> PathKey {
-    std::array::from_fn(|at| blake3::hash(path).as_bytes()[at])
+    let hash = blake3::hash(path);
+    std::array::from_fn(|at| hash.as_bytes()[at])
 }
 
 /// A file as it is listed.
