@@ -7,7 +7,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backup::block::Block;
+use crate::backup::block::{Block, BlockPool};
 use crate::backup::error::BackupError;
 use crate::backup::item::{Item, Pages};
 use crate::backup::ordered::Giver;
@@ -104,7 +104,7 @@ impl Fold<'_> {
             let (now, later) = changed.split_at(batch.came as usize);
             changed = later;
             next = batch.pages.end;
-            let block = batch.read(read, now, self.page_bytes, reading)?;
+            let block = batch.read(read, now, self.page_bytes, &reading.blocks)?;
             let Some(slot) = items.slot() else { return Ok(false) };
             let (keys, old, check) = (reading.keys.clone(), Arc::clone(&old), self.check.clone());
             let page_bytes = self.page_bytes;
@@ -156,10 +156,10 @@ impl Batch {
         read: &mut dyn Read,
         mut changed: &[u32],
         page_bytes: u32,
-        reading: &Reading,
+        blocks: &BlockPool,
     ) -> std::io::Result<Block> {
         let new = self.kept.iter().filter(|is_kept| !**is_kept).count();
-        let mut block = reading.blocks.block(new * page_bytes as usize);
+        let mut block = blocks.block(new * page_bytes as usize);
         let mut places = block.chunks_exact_mut(page_bytes as usize);
         for (number, _) in self.pages.clone().zip(&self.kept).filter(|(_, is_kept)| !**is_kept) {
             let Some(page) = places.next() else { break };
@@ -213,5 +213,93 @@ impl Batch {
         block.truncate(changed);
         pages.changed = block;
         pages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::crypto::secret::Secret32;
+
+    const PAGE_BYTES: u32 = 4096;
+
+    fn page(byte: u8) -> Vec<u8> {
+        vec![byte; PAGE_BYTES as usize]
+    }
+
+    /// The file that comes out when kept pages are taken from the old one.
+    fn folded(old: &[u8], increment: &Increment, news: &BTreeMap<u32, u8>) -> (Vec<u8>, Vec<u32>) {
+        let keys = DomainKeys::derive(&Secret32::from_bytes(&[1; 32]));
+        let check: PageCheck = Arc::new(|_, _| {});
+        let fingerprints: Vec<u8> =
+            old.iter().flat_map(|byte| keys.fingerprint(&page(*byte))).collect();
+        let sent: Vec<u8> = news.values().flat_map(|byte| page(*byte)).collect();
+        let (mut sent, mut changed) = (&sent[..], &increment.changed[..]);
+        let (mut file, mut cuts, mut next) = (Vec::new(), Vec::new(), 0);
+        while next < increment.pages {
+            let kept_max = (old.len() as u32).min(increment.old_pages_max);
+            let batch = Batch::cut(next..increment.pages, changed, kept_max, PAGE_BYTES);
+            assert_eq!(batch.pages.start, next);
+            let (now, later) = changed.split_at(batch.came as usize);
+            (changed, next) = (later, batch.pages.end);
+            cuts.push(next);
+            let blocks = BlockPool::default();
+            let block = batch.read(&mut sent, now, PAGE_BYTES, &blocks).unwrap();
+            let pages = batch.pages(&keys, block, PAGE_BYTES, &fingerprints, &check);
+            assert_eq!(pages.read_bytes, now.len() as u64 * u64::from(PAGE_BYTES));
+            assert_eq!(pages.total_bytes, pages.kept.len() as u64 * u64::from(PAGE_BYTES));
+            let mut new = pages.changed.chunks_exact(PAGE_BYTES as usize);
+            let sums = pages.fingerprints.chunks_exact(FINGERPRINT_BYTES);
+            for ((number, is_kept), sum) in batch.pages.clone().zip(pages.kept).zip(sums) {
+                let byte = if is_kept { old[number as usize] } else { new.next().unwrap()[0] };
+                assert_eq!(sum, keys.fingerprint(&page(byte)), "{number}");
+                file.push(byte);
+            }
+            assert_eq!(new.next(), None);
+        }
+        assert!(sent.is_empty());
+        (file, cuts)
+    }
+
+    #[test]
+    fn every_page_is_the_new_one_or_the_old_one_or_zeros() {
+        let table: &[(&[u8], u32, &[(u32, u8)], &[u8])] = &[
+            (&[1, 2, 3], 3, &[], &[1, 2, 3]),
+            (&[1, 2, 3], 3, &[(1, 9)], &[1, 9, 3]),
+            (&[1, 2, 3], 3, &[(1, 2)], &[1, 2, 3]),
+            (&[1, 2, 3], 1, &[], &[1]),
+            (&[1, 2, 3], 0, &[], &[]),
+            (&[1, 2, 3], 5, &[], &[1, 2, 3, 0, 0]),
+            (&[1, 2, 3], 3, &[(5, 9)], &[1, 2, 3, 0, 0, 9]),
+            // Cut off after the first page, and grown again.
+            (&[1, 2, 3], 1, &[(2, 9)], &[1, 0, 9]),
+            (&[1, 2, 3], 1, &[(1, 8), (2, 3), (3, 9)], &[1, 8, 3, 9]),
+            (&[], 2, &[(0, 7)], &[7, 0]),
+        ];
+        for (old, old_pages_max, news, expected) in table {
+            let changed: Vec<u32> = news.iter().map(|(number, _)| *number).collect();
+            let pages = changed.last().map_or(0, |last| last + 1).max(*old_pages_max);
+            let increment = Increment { pages, old_pages_max: *old_pages_max, changed };
+            let news = news.iter().copied().collect();
+            assert_eq!(folded(old, &increment, &news).0, *expected, "{old:?} {increment:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_of_work_are_bounded() {
+        let old = vec![1; 20_000];
+        let changed: Vec<u32> = (9000..10_000).collect();
+        let news = changed.iter().map(|number| (*number, (*number % 200) as u8)).collect();
+        let increment = Increment { pages: 21_000, old_pages_max: 20_000, changed };
+        let (file, cuts) = folded(&old, &increment, &news);
+        let expected = |at: u32| match at {
+            9000..10_000 => (at % 200) as u8,
+            20_000.. => 0,
+            _ => 1,
+        };
+        assert_eq!(file, (0..21_000).map(expected).collect::<Vec<u8>>());
+        assert_eq!(cuts, [8192, 9256, 9512, 9768, 17_960, 20_256, 20_512, 20_768, 21_000]);
     }
 }

@@ -323,6 +323,8 @@ mod tests {
             writer.companion("manifest").unwrap().write_all(b"list").unwrap();
             if is_published {
                 writer.publish().unwrap();
+            } else {
+                drop(writer);
             }
             let count = std::fs::read_dir(folder.path()).unwrap().count();
             assert_eq!(count, if is_published { 2 } else { 0 });

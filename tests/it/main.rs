@@ -31,6 +31,7 @@ mod mount;
 mod moved_clock;
 mod postgres_base;
 mod postgres_dump;
+mod postgres_incremental;
 mod postgres_server;
 mod postgres_stream;
 mod postgres_tour;
