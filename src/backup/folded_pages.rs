@@ -265,7 +265,9 @@ mod tests {
 
     #[test]
     fn every_page_is_the_new_one_or_the_old_one_or_zeros() {
-        let table: &[(&[u8], u32, &[(u32, u8)], &[u8])] = &[
+        // The old file, how far it counts, what comes, the new file.
+        type Row = (&'static [u8], u32, &'static [(u32, u8)], &'static [u8]);
+        let table: &[Row] = &[
             (&[1, 2, 3], 3, &[], &[1, 2, 3]),
             (&[1, 2, 3], 3, &[(1, 9)], &[1, 9, 3]),
             (&[1, 2, 3], 3, &[(1, 2)], &[1, 2, 3]),

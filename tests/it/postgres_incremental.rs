@@ -37,13 +37,13 @@ impl Saved {
     }
 
     #[track_caller]
-    fn is_whole(self) -> Self {
+    fn whole(self) -> Self {
         assert!(self.read_bytes >= self.content_bytes, "{self:?}");
         self
     }
 
     #[track_caller]
-    fn is_increment(self) -> Self {
+    fn increment(self) -> Self {
         assert!(self.read_bytes * 4 < self.content_bytes, "{self:?}");
         self.says_not(WHOLE)
     }
@@ -159,7 +159,7 @@ fn what_is_put_together_is_what_the_servers_own_programs_put_together() {
         let program = repository();
         let folder = servers_folder();
         let stock = |number: usize| folder.path().join(format!("stock{number}"));
-        let whole = save(&program, &server).is_whole();
+        save(&program, &server).whole();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         server.run("pg_basebackup", &["-c", "fast", "-D", &text(&stock(0))]);
         let mut chain = vec![text(&stock(0))];
@@ -170,14 +170,7 @@ fn what_is_put_together_is_what_the_servers_own_programs_put_together() {
             // What looks at pages may change them: once before both.
             server.run("pg_basebackup", &["-c", "fast", "-D", &text(&folder.path().join("x"))]);
             fs::remove_dir_all(folder.path().join("x")).unwrap();
-            let increment = save(&program, &server).is_increment();
-            println!(
-                "{version}: {} of {} bytes, then {} of {}",
-                whole.read_bytes,
-                whole.content_bytes,
-                increment.read_bytes,
-                increment.content_bytes
-            );
+            save(&program, &server).increment();
             let last = format!("{}/backup_manifest", text(&stock(number - 1)));
             let next = text(&stock(number));
             server.run("pg_basebackup", &["-c", "fast", "--incremental", &last, "-D", &next]);
@@ -241,22 +234,22 @@ fn snapshots(program: &Program) -> usize {
 fn where_changes_are_not_to_be_had_everything_is_read() {
     let server = shop(17, &[]);
     let program = repository();
-    save(&program, &server).is_whole().says_not(WHOLE);
-    save(&program, &server).is_increment();
-    Saved::of(backup(&program, &server, &["--force"])).is_whole();
-    save(&program, &server).is_increment();
+    save(&program, &server).whole().says_not(WHOLE);
+    save(&program, &server).increment();
+    Saved::of(backup(&program, &server, &["--force"])).whole();
+    save(&program, &server).increment();
     forget(&program, "manifest");
-    save(&program, &server).is_whole().says(WHOLE);
-    save(&program, &server).is_increment();
+    save(&program, &server).whole().says(WHOLE);
+    save(&program, &server).increment();
     forget(&program, "entries");
-    save(&program, &server).is_whole();
-    save(&program, &server).is_increment();
+    save(&program, &server).whole();
+    save(&program, &server).increment();
     let manifest = &state_files(&program, "manifest")[0];
     let mut text = fs::read(manifest).unwrap();
     let place = text.windows(7).position(|part| part == b"\"Size\":").unwrap() + 8;
     text[place] ^= 1;
     fs::write(manifest, text).unwrap();
-    save(&program, &server).is_whole().says(WHOLE);
+    save(&program, &server).whole().says(WHOLE);
     let here = server.sql("shop", "SELECT pg_current_wal_lsn()");
     server.sql("shop", "CHECKPOINT; SELECT pg_switch_wal(); CHECKPOINT");
     let is_summarized = "SELECT count(*) > 0 FROM pg_available_wal_summaries() WHERE end_lsn >";
@@ -265,12 +258,12 @@ fn where_changes_are_not_to_be_had_everything_is_read() {
     for entry in fs::read_dir(&summaries).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
-    save(&program, &server).is_whole().says("WAL summaries are required");
-    save(&program, &server).is_increment();
+    save(&program, &server).whole().says("WAL summaries are required");
+    save(&program, &server).increment();
     server.sql("postgres", "ALTER SYSTEM SET summarize_wal = off");
     server.sql("postgres", "SELECT pg_reload_conf()");
     server.wait_until("postgres", "SELECT current_setting('summarize_wal') = 'off'");
-    save(&program, &server).is_whole().says_not(WHOLE);
+    save(&program, &server).whole().says_not(WHOLE);
     let folder = servers_folder();
     let target = folder.path().join("data");
     restore(&program, &target);
@@ -281,21 +274,21 @@ fn where_changes_are_not_to_be_had_everything_is_read() {
 fn after_a_promotion_everything_is_read() {
     let mut server = shop(18, &[]);
     let program = repository();
-    save(&program, &server).is_whole();
+    save(&program, &server).whole();
     server.stop();
     fs::write(server.data_dir().join("standby.signal"), "").unwrap();
     hand_over(server.data_dir());
     server.start_again();
     server.promote();
-    save(&program, &server).is_whole().says("on another timeline");
-    save(&program, &server).is_increment();
+    save(&program, &server).whole().says("on another timeline");
+    save(&program, &server).increment();
 }
 
 #[test]
 fn damage_is_found_by_reading_everything_which_then_goes_on() {
     let mut server = shop(17, &[]);
     let program = repository();
-    save(&program, &server).is_whole();
+    save(&program, &server).whole();
     server.sql("shop", "CHECKPOINT");
     let relation = server.sql("shop", "SELECT pg_relation_filepath('pgbench_accounts')");
     server.stop();
@@ -306,16 +299,16 @@ fn damage_is_found_by_reading_everything_which_then_goes_on() {
     server.start_again();
     let named = format!("page 3 of {relation} is damaged on the server");
     // It did not change, so it is not sent.
-    save(&program, &server).is_increment().says_not(&named);
-    Saved::of(backup(&program, &server, &["--force"])).is_whole().says(&named);
-    save(&program, &server).is_whole().says(&named).says(WHOLE);
+    save(&program, &server).increment().says_not(&named);
+    Saved::of(backup(&program, &server, &["--force"])).whole().says(&named);
+    save(&program, &server).whole().says(&named).says(WHOLE);
     bytes[3 * 8192 + 5000] ^= 1;
     server.stop();
     fs::write(&path, &bytes).unwrap();
     server.start_again();
-    save(&program, &server).is_whole().says_not(&named);
+    save(&program, &server).whole().says_not(&named);
     server.sql("shop", "UPDATE pgbench_accounts SET abalance = 1 WHERE aid % 9000 = 0");
-    save(&program, &server).is_increment();
+    save(&program, &server).increment();
 }
 
 #[test]
@@ -330,9 +323,9 @@ fn tablespaces_are_put_together_too() {
                 20000) g";
     server.sql("shop", make);
     let program = repository();
-    save(&program, &server).is_whole();
+    save(&program, &server).whole();
     server.sql("shop", "UPDATE t SET md5 = 'x' WHERE g % 5000 = 0");
-    save(&program, &server).is_increment();
+    save(&program, &server).increment();
     server.sql("shop", "CHECKPOINT");
     let relation = server.sql("shop", "SELECT pg_relation_filepath('t')");
     assert!(relation.starts_with("pg_tblspc/"), "{relation}");
@@ -386,7 +379,7 @@ fn flipping_proxy(port: u16, wanted: &'static [u8]) -> (u16, Arc<AtomicBool>) {
 fn what_does_not_go_together_saves_nothing_and_the_next_run_reads_everything() {
     let server = shop(17, &[ON_LOOPBACK]);
     let program = repository();
-    save(&program, &server).is_whole();
+    save(&program, &server).whole();
     let refused = |outcome: Outcome, count: usize| {
         assert_eq!(outcome.code, 20, "{outcome:?}");
         assert!(outcome.stdout.contains("HF-PG-018"), "{outcome:?}");
@@ -402,8 +395,8 @@ fn what_does_not_go_together_saves_nothing_and_the_next_run_reads_everything() {
         let arguments = ["backup", "--postgres", &named, "--method", "base", "--json"];
         refused(program.run(&arguments), count);
         assert!(flipped.load(Ordering::Relaxed));
-        save(&program, &server).is_whole().says(WHOLE);
-        save(&program, &server).is_increment();
+        save(&program, &server).whole().says(WHOLE);
+        save(&program, &server).increment();
     }
     // What is remembered of a file of the system's catalog.
     let entries = &state_files(&program, "entries")[0];
@@ -413,6 +406,6 @@ fn what_does_not_go_together_saves_nothing_and_the_next_run_reads_everything() {
     bytes[place + record.len() + 40] ^= 1;
     fs::write(entries, bytes).unwrap();
     refused(backup(&program, &server, &[]), 5);
-    save(&program, &server).is_whole().says(WHOLE);
-    save(&program, &server).is_increment();
+    save(&program, &server).whole().says(WHOLE);
+    save(&program, &server).increment();
 }
