@@ -99,7 +99,7 @@ impl Fold<'_> {
         let mut changed = &increment.changed[..];
         let mut next = 0;
         while next < increment.pages {
-            let kept_max = old_pages.min(increment.old_pages_max);
+            let kept_max = increment.kept_max(old_pages);
             let batch = Batch::cut(next..increment.pages, changed, kept_max, self.page_bytes);
             let (now, later) = changed.split_at(batch.came as usize);
             changed = later;
@@ -239,7 +239,7 @@ mod tests {
         let (mut sent, mut changed) = (&sent[..], &increment.changed[..]);
         let (mut file, mut cuts, mut next) = (Vec::new(), Vec::new(), 0);
         while next < increment.pages {
-            let kept_max = (old.len() as u32).min(increment.old_pages_max);
+            let kept_max = increment.kept_max(old.len() as u32);
             let batch = Batch::cut(next..increment.pages, changed, kept_max, PAGE_BYTES);
             assert_eq!(batch.pages.start, next);
             let (now, later) = changed.split_at(batch.came as usize);

@@ -70,6 +70,15 @@ pub struct Increment {
     pub changed: Vec<u32>,
 }
 
+impl Increment {
+    /// Old pages below this number are taken over where no new one comes, of a file that had
+    /// `old_pages` of them.
+    #[must_use]
+    pub fn kept_max(&self, old_pages: u32) -> u32 {
+        old_pages.min(self.old_pages_max)
+    }
+}
+
 impl IncrementFront {
     /// Reads the front of a file of `file_bytes` bytes.
     ///
