@@ -37,7 +37,8 @@ def main(vectors, corpus):
     for number, text in enumerate(KEYS):
         add(corpus, "key_file", str(number), text.encode())
     seeds = [b"W\0\0\0\x07\0\0\0d\0\0\0\x06ab", b"1\t0/450000\tx\n2\t0/780000\ty\n", bytes(8192),
-             b"PGDMP\x01\x0e\0\x04\x08\x01", b"postgres://u@h:1/d?sslmode=require", bytes(range(256)) * 2]
+             b"PGDMP\x01\x0e\0\x04\x08\x01", b"postgres://u@h:1/d?sslmode=require",
+             bytes.fromhex("0d1faed30000000005000000"), bytes(range(256)) * 2]
     for number, seed in enumerate(seeds):
         add(corpus, "postgres", str(number), bytes([number]) + seed)
     # A raw zstd block of one byte, and a skippable frame.

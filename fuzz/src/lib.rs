@@ -26,7 +26,9 @@ use holdfast::format::keyfile::{DomainFile, EpochFile, MaintainerFile, OperatorK
 use holdfast::format::pack::PackTable;
 use holdfast::format::postgres::dump_toc::DumpToc;
 use holdfast::format::postgres::history_file::parse_history;
+use holdfast::format::postgres::increment::IncrementFront;
 use holdfast::format::postgres::lsn::{Lsn, Timeline};
+use holdfast::format::postgres::manifest::{ManifestRewriter, ManifestSummary};
 use holdfast::format::postgres::segment::{SegmentBytes, WalFile};
 use holdfast::format::postgres::wal_page::SegmentHead;
 use holdfast::format::postgres::wal_records::TransactionEnds;
@@ -267,7 +269,7 @@ pub fn text(bytes: &[u8]) {
 /// Bytes of a `PostgreSQL` server: the first one says of what.
 pub fn postgres(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
-    match kind % 6 {
+    match kind % 7 {
         0 => {
             let mut inbox = Inbox::default();
             for part in rest.chunks(usize::from(*kind) + 1) {
@@ -299,11 +301,40 @@ pub fn postgres(data: &[u8]) {
                 assert_eq!(lsn.to_string().parse(), Ok(lsn));
             }
         }
+        5 => increment_and_manifest(rest),
         _ => {
             let mut control = rest.to_vec();
             if guard(&mut control).is_ok() {
                 assert_eq!(guard(&mut control), Ok(()));
             }
         }
+    }
+}
+
+fn increment_and_manifest(data: &[u8]) {
+    const PAGE_BYTES: u32 = 64;
+    const SEGMENT_PAGES: u32 = 4096;
+    if let Some((front, rest)) = data.split_first_chunk() {
+        let front = IncrementFront::decode(front, data.len() as u64, PAGE_BYTES, SEGMENT_PAGES);
+        if let Ok(front) = front
+            && let Some(rest) = rest.get(..front.rest_bytes(PAGE_BYTES) as usize)
+            && let Ok(increment) = front.numbers(rest, SEGMENT_PAGES)
+        {
+            assert!(increment.pages <= SEGMENT_PAGES);
+            assert!(increment.changed.windows(2).all(|pair| pair[0] < pair[1]));
+            assert_eq!(increment.changed.len(), front.count as usize);
+        }
+    }
+    let mut rewriter = ManifestRewriter::new(ManifestSummary::default());
+    let mut out = Vec::new();
+    for line in data.split_inclusive(|byte| *byte == b'\n') {
+        if rewriter.take(line, &mut out).is_err() {
+            return;
+        }
+    }
+    // What was made of a list is a list.
+    let mut summary = ManifestSummary::default();
+    for line in out.split_inclusive(|byte| *byte == b'\n') {
+        summary.take(line).expect("a line of our own is understood");
     }
 }

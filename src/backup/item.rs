@@ -61,6 +61,8 @@ pub struct Pages {
     pub changed: Block,
     /// Plain bytes of all the pages.
     pub total_bytes: u64,
+    /// Plain bytes that were read of them.
+    pub read_bytes: u64,
 }
 
 /// One step of a run, in the order of the tree.

@@ -1,12 +1,17 @@
 //! A backup run: sources in, a committed snapshot out.
 
 pub mod block;
+pub mod cluster_feed;
+pub mod cluster_files;
 pub mod content;
 pub mod dump_reader;
 pub mod entry_reader;
 pub mod error;
+pub mod folded_pages;
 pub mod item;
 pub mod large_file;
+pub mod last_base;
+pub mod manifest_stream;
 pub mod ordered;
 pub mod page_map;
 pub mod page_watch;

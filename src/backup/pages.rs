@@ -15,7 +15,7 @@ use crate::source::error::SourceError;
 /// Plain bytes of pages that are compared as one piece of work.
 const PAGES_BLOCK_BYTES: usize = 1024 * 1024;
 /// Length of a page's fingerprint.
-const FINGERPRINT_BYTES: usize = 16;
+pub const FINGERPRINT_BYTES: usize = 16;
 
 /// Called with each whole page and its number in the file, on any thread.
 pub type PageCheck = Arc<dyn Fn(&[u8], u32) + Send + Sync>;
@@ -83,7 +83,8 @@ pub fn read_pages(
 
 /// Fingerprints the pages of a block and moves those that differ from the old ones to its front.
 fn compare_pages(keys: &DomainKeys, mut block: Block, page_bytes: u32, old: &[u8]) -> Pages {
-    let mut pages = Pages { page_bytes, total_bytes: block.len() as u64, ..Pages::default() };
+    let bytes = block.len() as u64;
+    let mut pages = Pages { page_bytes, total_bytes: bytes, read_bytes: bytes, ..Pages::default() };
     let mut old = old.chunks_exact(FINGERPRINT_BYTES);
     let (mut at, mut changed) = (0, 0);
     while at < block.len() {

@@ -4,38 +4,37 @@
 //! by itself, however it was sent. Pages are compared with the previous snapshot, and looked at.
 //! Nothing is saved unless the server has said that the backup is complete.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::BufReader;
 use std::sync::Arc;
 
 use secrecy::SecretString;
 
+use crate::backup::cluster_feed::{Failure, Feed};
+use crate::backup::cluster_files::ClusterFiles;
 use crate::backup::error::BackupError;
-use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, SmallFile, Step};
+use crate::backup::item::Item;
+use crate::backup::last_base::LastBase;
 use crate::backup::ordered::Giver;
 use crate::backup::page_watch::PageWatch;
-use crate::backup::pages::{PageCheck, PageFile, read_pages};
-use crate::backup::previous_files::PreviousFiles;
+use crate::backup::previous_files::{Manifests, PreviousFiles};
 use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::backup::stream::Reading;
 use crate::backup::successor::Successor;
 use crate::chunker::{ChunkSizes, Chunker};
-use crate::crypto::ids::{content_hash, content_hasher};
-use crate::format::node::{Node, NodeKind, UnixTime};
-use crate::format::postgres::facts::{BaseFacts, PostgresFacts};
+use crate::format::postgres::facts::{BadPage, BaseFacts, PostgresFacts};
+use crate::format::postgres::lsn::Lsn;
+use crate::format::postgres::manifest::ManifestRewriter;
 use crate::format::snapshot::Facts;
-use crate::format::tree::{EntryKey, is_name};
+use crate::progress::Progress;
 use crate::repo::session::WriteSession;
-use crate::source::error::SourceError;
-use crate::source::files::postgres_directory::is_page_file;
 use crate::source::postgres::address::Address;
-use crate::source::postgres::base_backup::{BaseBackup, BaseBackupOptions, Part};
+use crate::source::postgres::base_backup::{BaseBackup, BaseBackupOptions, Part, upload_manifest};
 use crate::source::postgres::connection::{Connection, Purpose};
 use crate::source::postgres::error::PostgresError;
-use crate::source::postgres::replication::{create_temporary_slot, identify};
+use crate::source::postgres::replication::{SystemIdentity, create_temporary_slot, identify};
 use crate::source::postgres::server::{ServerFacts, server_time};
 
-/// Files up to this length are read as a whole.
-const SMALL_FILE_BYTES: u64 = 1024 * 1024;
 /// Bad pages that are named.
 const BAD_PAGES_NAMED: usize = 100;
 
@@ -62,12 +61,13 @@ pub struct PostgresBase {
     options: BaseBackupOptions,
     expected: Option<String>,
     previous: Option<PreviousFiles>,
+    manifests: Option<Manifests>,
     facts: Option<BaseFacts>,
 }
 
 impl PostgresBase {
     /// The cluster behind `access`, under that name; its system identifier must be the `expected`
-    /// one.
+    /// one. `options.incremental` is whether it may be asked for changes only.
     #[must_use]
     pub fn new(
         name: String,
@@ -75,7 +75,8 @@ impl PostgresBase {
         options: BaseBackupOptions,
         expected: Option<String>,
     ) -> Self {
-        Self { name, access, options, expected, previous: None, facts: None }
+        let (previous, manifests, facts) = (None, None, None);
+        Self { name, access, options, expected, previous, manifests, facts }
     }
 
     fn receive(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
@@ -94,41 +95,30 @@ impl PostgresBase {
         if let Err(error) = create_temporary_slot(&mut keeper, &slot) {
             feed.reading.progress.warn(format!("without a replication slot: {error}"));
         }
-        let mut connection = self.access.connect(Purpose::Replication)?;
-        let mut base = BaseBackup::start(&mut connection, &self.options)?;
-        let watch = Arc::new(PageWatch::new(&server, base.start));
+        let last = self.last_base(&server, &identity, &feed.reading.progress);
+        let (base, last) = self.start(last, &feed.reading.progress)?;
+        let changed_since = last.as_ref().map(|last| last.start);
         let (start, timeline) = (base.start, base.timeline);
         let tablespaces = base.tablespaces.clone();
-        while let Some(part) = base.next_part()? {
-            let goes_on = match part {
-                Part::Archive { tablespace } => {
-                    self.take_archive(&mut base, tablespace, &watch, &server, feed)?
-                }
-                Part::Manifest => Self::take_manifest(&mut base, feed)?,
-            };
-            if !goes_on {
-                return Ok(false);
-            }
-        }
-        if !feed.give_root() {
+        let watch = Arc::new(PageWatch::new(&server, start));
+        let files = ClusterFiles {
+            previous: self.previous.as_mut(),
+            server: &server,
+            watch: Arc::clone(&watch),
+            rewriter: last.map(|last| ManifestRewriter::new(last.summary)),
+        };
+        let copy = self.manifests.as_ref().and_then(|manifests| manifests.next.try_clone().ok());
+        let Some((stop, mut connection)) = take_parts(base, files, copy, feed)? else {
             return Ok(false);
-        }
-        let (stop, stop_timeline) = base.finish()?;
-        if stop_timeline != timeline {
-            let what = format!("it went from timeline {timeline} to {stop_timeline} meanwhile");
-            let address = connection.shown().to_owned();
-            return Err(PostgresError::Unfit { address, what }.into());
-        }
+        };
         for notice in connection.take_notices() {
             feed.reading.progress.warn(format!("the server says: {notice}"));
         }
         drop(keeper);
-        let bad_pages = watch.finish(stop, &mut sql);
-        for page in bad_pages.iter().take(BAD_PAGES_NAMED) {
-            let warning = format!("page {} of {} is damaged on the server", page.page, page.path);
-            feed.reading.progress.warn(warning);
-        }
+        let mut bad_pages = watch.finish(stop, &mut sql);
+        self.see_bad_pages(&bad_pages, &feed.reading.progress);
         let bad_pages_count = bad_pages.len() as u64;
+        bad_pages.truncate(BAD_PAGES_NAMED);
         self.facts = Some(BaseFacts {
             cluster: server.cluster,
             timeline,
@@ -138,9 +128,9 @@ impl PostgresBase {
             page_bytes: server.page_bytes,
             has_checksums: server.has_checksums,
             from_standby: server.is_standby,
-            changed_since: None,
+            changed_since,
             tablespaces,
-            bad_pages: bad_pages.into_iter().take(BAD_PAGES_NAMED).collect(),
+            bad_pages,
             bad_pages_count,
             collations: server.collations,
             settings: server.settings,
@@ -148,162 +138,100 @@ impl PostgresBase {
         Ok(true)
     }
 
-    fn take_archive(
+    /// The last base backup, where it can be built upon; says why not where one would expect it.
+    fn last_base(
         &mut self,
-        base: &mut BaseBackup<'_>,
-        tablespace: Option<u32>,
-        watch: &Arc<PageWatch>,
         server: &ServerFacts,
-        feed: &mut Feed<'_>,
-    ) -> Result<bool, Failure> {
-        let prefix = tablespace.map(|oid| format!("pg_tblspc/{oid}"));
-        if let Some(prefix) = &prefix {
-            let node = feed.own_folder();
-            if !feed.give_known(prefix.as_bytes(), node) {
-                return Ok(false);
+        identity: &SystemIdentity,
+        progress: &Progress,
+    ) -> Option<LastBase> {
+        if !self.options.incremental || !server.has_increments() {
+            return None;
+        }
+        let (previous, manifests) = (self.previous.as_mut()?, self.manifests.as_ref()?);
+        match LastBase::find(previous, &manifests.last, identity) {
+            Ok(last) => Some(last),
+            Err(why) => {
+                progress.warn(format!("the whole cluster is read, not only changes: {why}"));
+                None
             }
         }
-        let mut archive = tar::Archive::new(&mut *base);
-        let read = self.take_entries(&mut archive, prefix.as_deref(), watch, server, feed);
-        read.map_err(|error| base.take_failure().map_or(error, Failure::Server))
     }
 
-    fn take_entries(
-        &mut self,
-        archive: &mut tar::Archive<&mut BaseBackup<'_>>,
-        prefix: Option<&str>,
-        watch: &Arc<PageWatch>,
-        server: &ServerFacts,
-        feed: &mut Feed<'_>,
-    ) -> Result<bool, Failure> {
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            let name = entry.path_bytes();
-            // Folders that the server makes up, such as that of the log, begin with `./`.
-            let name = name.strip_prefix(b"./").unwrap_or(&name);
-            let name = name.strip_suffix(b"/").unwrap_or(name);
-            let path = match prefix {
-                Some(prefix) => [prefix.as_bytes(), b"/", name].concat(),
-                None => name.to_vec(),
-            };
-            if !path.split(|byte| *byte == b'/').all(is_name) {
-                let what = format!("a file of the name {:?}", String::from_utf8_lossy(&path));
-                return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what).into());
-            }
-            let node = node_of(entry.header())?;
-            feed.owner.get_or_insert_with(|| node.clone());
-            let goes_on = match node.kind {
-                NodeKind::File if is_page_file(&path) => {
-                    let check = watch.of_file(&path, server);
-                    let pages = (server.page_bytes, check);
-                    self.take_pages(&mut entry, &path, node, pages, feed)?
+    /// Asks for what changed since the last base backup, or, where the server refuses and where
+    /// there is none, for everything.
+    fn start(
+        &self,
+        last: Option<LastBase>,
+        progress: &Progress,
+    ) -> Result<(BaseBackup, Option<LastBase>), PostgresError> {
+        if let Some(last) = last {
+            match self.start_increment(&last) {
+                Err(error @ PostgresError::Server { .. }) => {
+                    progress.warn(format!("the whole cluster is read, not only changes: {error}"));
                 }
-                NodeKind::File => self.take_file(&mut entry, &path, node, feed)?,
-                _ => feed.give_known(&path, node),
-            };
-            if !goes_on {
-                return Ok(false);
+                started => return started.map(|base| (base, Some(last))),
             }
         }
-        Ok(true)
+        let options = BaseBackupOptions { incremental: false, ..self.options.clone() };
+        let connection = self.access.connect(Purpose::Replication)?;
+        BaseBackup::start(connection, &options).map(|base| (base, None))
     }
 
-    fn take_manifest(base: &mut BaseBackup<'_>, feed: &mut Feed<'_>) -> Result<bool, Failure> {
-        let mut node = Node::new(NodeKind::File, Vec::new());
-        node.mode = 0o600;
-        let read = Self::take_stream(base, b"backup_manifest", node, feed);
-        read.map_err(|error| base.take_failure().map_or(error, Failure::Server))
+    fn start_increment(&self, last: &LastBase) -> Result<BaseBackup, PostgresError> {
+        let manifest = File::open(&last.manifest).map_err(|source| PostgresError::Increment {
+            path: last.manifest.display().to_string(),
+            source: Box::new(source),
+        })?;
+        let mut connection = self.access.connect(Purpose::Replication)?;
+        upload_manifest(&mut connection, &mut BufReader::new(manifest))?;
+        BaseBackup::start(connection, &self.options)
     }
 
-    fn take_pages(
-        &mut self,
-        read: &mut dyn Read,
-        path: &[u8],
-        node: Node,
-        (page_bytes, check): (u32, PageCheck),
-        feed: &mut Feed<'_>,
-    ) -> Result<bool, Failure> {
-        let mut entry = entry_of(path, node);
-        let key = EntryKey { dir: entry.dir.to_vec(), name: entry.node.name.clone() };
-        let previous = self.previous.as_mut().and_then(|previous| previous.find(&key));
-        if !feed.flush() || !feed.items.give(Item::Begin(Box::new(entry.clone()))) {
-            return Ok(false);
+    /// Names the pages that are damaged on the server, and lets the next base backup look at all
+    /// pages again.
+    fn see_bad_pages(&mut self, pages: &[BadPage], progress: &Progress) {
+        for page in pages.iter().take(BAD_PAGES_NAMED) {
+            let warning = format!("page {} of {} is damaged on the server", page.page, page.path);
+            progress.warn(warning);
         }
-        let size = entry.node.size;
-        let mut left = size;
-        let mut read_full = |buffer: &mut [u8]| {
-            let length = fill(read, buffer).map_err(|source| of_stream(path, source))?;
-            left -= length as u64;
-            Ok(length)
+        if let Some(manifests) = &self.manifests
+            && !pages.is_empty()
+        {
+            // If it is not emptied, the next one does not look at pages that did not change.
+            drop(manifests.next.set_len(0));
+        }
+    }
+}
+
+/// Takes everything that the server sends; where it ends, and the connection. `None` when nobody
+/// takes any more.
+fn take_parts(
+    mut base: BaseBackup,
+    mut files: ClusterFiles<'_>,
+    mut copy: Option<File>,
+    feed: &mut Feed<'_>,
+) -> Result<Option<(Lsn, Connection)>, Failure> {
+    let timeline = base.timeline;
+    while let Some(part) = base.next_part()? {
+        let goes_on = match part {
+            Part::Archive { tablespace } => files.take_archive(&mut base, tablespace, feed)?,
+            Part::Manifest => files.take_manifest(&mut base, copy.take(), feed)?,
         };
-        let check = Some(check);
-        let pages = PageFile { page_bytes, previous: previous.as_ref(), check };
-        let mut hasher = content_hasher();
-        if !read_pages(&mut read_full, &pages, feed.reading, feed.items, &mut hasher)? {
-            return Ok(false);
+        if !goes_on {
+            return Ok(None);
         }
-        if left != 0 {
-            return Err(Failure::Archive(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        let hash = hasher.content_hash();
-        entry.node.hash = Some(hash);
-        let is_known = previous.is_some();
-        let ended = Ended { entry, hash: Some(hash), is_known, discard: None };
-        Ok(feed.items.give(Item::End(Box::new(ended))))
     }
-
-    fn take_file(
-        &mut self,
-        read: &mut dyn Read,
-        path: &[u8],
-        node: Node,
-        feed: &mut Feed<'_>,
-    ) -> Result<bool, Failure> {
-        if node.size > SMALL_FILE_BYTES {
-            return Self::take_stream(read, path, node, feed);
-        }
-        let mut bytes = vec![0; node.size as usize];
-        read.read_exact(&mut bytes)?;
-        let mut entry = entry_of(path, node);
-        if bytes.is_empty() {
-            return Ok(feed.push(Step::Known(entry, KnownContent::None)));
-        }
-        let key = EntryKey { dir: entry.dir.to_vec(), name: entry.node.name.clone() };
-        let is_known = self.previous.as_mut().is_some_and(|previous| previous.has(&key));
-        entry.node.hash = Some(content_hash(&bytes));
-        let lengths = feed.lengths(&bytes);
-        let cut = CutBytes::hash(&feed.reading.keys, bytes.into(), &lengths);
-        Ok(feed.push(Step::Small(SmallFile { entry, cut, is_known })))
+    if !feed.give_root() {
+        return Ok(None);
     }
-
-    /// A file of any length; its size is what comes.
-    fn take_stream(
-        read: &mut dyn Read,
-        path: &[u8],
-        node: Node,
-        feed: &mut Feed<'_>,
-    ) -> Result<bool, Failure> {
-        let expected = Some(node.size).filter(|size| *size > 0);
-        let mut entry = entry_of(path, node);
-        if !feed.flush() || !feed.items.give(Item::Begin(Box::new(entry.clone()))) {
-            return Ok(false);
-        }
-        let mut size = 0;
-        let mut counted = |buffer: &mut [u8]| {
-            let length = read.read(buffer).map_err(|source| of_stream(path, source))?;
-            size += length as u64;
-            Ok(length)
-        };
-        if !feed.reading.cut_all(&mut counted, feed.chunker, feed.items)? {
-            return Ok(false);
-        }
-        if expected.is_some_and(|expected| expected != size) {
-            return Err(Failure::Archive(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        entry.node.size = size;
-        let ended = Ended { entry, hash: None, is_known: false, discard: None };
-        Ok(feed.items.give(Item::End(Box::new(ended))))
+    let (stop, stop_timeline, connection) = base.finish()?;
+    if stop_timeline != timeline {
+        let what = format!("it went from timeline {timeline} to {stop_timeline} meanwhile");
+        let address = connection.shown().to_owned();
+        return Err(PostgresError::Unfit { address, what }.into());
     }
+    Ok(Some((stop, connection)))
 }
 
 impl RootSource for PostgresBase {
@@ -324,8 +252,9 @@ impl RootSource for PostgresBase {
         session: &mut WriteSession,
         label: &SnapshotLabel,
     ) -> Result<Option<Successor>, BackupError> {
-        let (previous, successor) = PreviousFiles::open(session, label, &self.path())?;
-        self.previous = previous;
+        let (previous, successor, manifests) =
+            PreviousFiles::open_cluster(session, label, &self.path())?;
+        (self.previous, self.manifests) = (previous, Some(manifests));
         Ok(Some(successor))
     }
 
@@ -334,13 +263,19 @@ impl RootSource for PostgresBase {
     }
 
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {
-        let mut feed = Feed { reading, chunker, items, steps: Vec::new(), bytes: 0, owner: None };
+        let mut feed = Feed::new(reading, chunker, items);
         let received = self.receive(&mut feed);
         let name = self.name.clone();
         match received {
             Ok(true) => drop(feed.flush()),
             Ok(false) => {}
             Err(Failure::Server(source)) => {
+                if let (PostgresError::Increment { .. }, Some(manifests)) =
+                    (&source, &self.manifests)
+                {
+                    // The next run asks for everything.
+                    drop(std::fs::remove_file(&manifests.last));
+                }
                 items.give(Item::Failed(BackupError::Postgres { name, source }));
             }
             Err(Failure::Source(source)) => {
@@ -352,137 +287,5 @@ impl RootSource for PostgresBase {
                 items.give(Item::Failed(BackupError::Postgres { name, source }));
             }
         }
-    }
-}
-
-/// Why a base backup ended early.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Server(#[from] PostgresError),
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Archive(#[from] std::io::Error),
-}
-
-fn of_stream(path: &[u8], source: std::io::Error) -> SourceError {
-    let path = String::from_utf8_lossy(path).into_owned().into();
-    SourceError::Io { action: "receive", path, source }
-}
-
-fn fill(read: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read.read(&mut buffer[filled..])? {
-            0 => break,
-            length => filled += length,
-        }
-    }
-    Ok(filled)
-}
-
-fn node_of(header: &tar::Header) -> std::io::Result<Node> {
-    use tar::EntryType;
-    let kind = match header.entry_type() {
-        EntryType::Regular | EntryType::Continuous => NodeKind::File,
-        EntryType::Directory => NodeKind::Dir,
-        EntryType::Symlink => NodeKind::Symlink,
-        other => {
-            let what = format!("an entry of kind {other:?} in a base backup");
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
-        }
-    };
-    let mut node = Node::new(kind, Vec::new());
-    node.mode = header.mode()? & 0o7777;
-    node.uid = header.uid()? as u32;
-    node.gid = header.gid()? as u32;
-    node.user = name_of(header.username());
-    node.group = name_of(header.groupname());
-    node.mtime = UnixTime(header.mtime()?.cast_signed(), 0);
-    match kind {
-        NodeKind::File => node.size = header.size()?,
-        NodeKind::Symlink => {
-            node.target = header.link_name_bytes().map(std::borrow::Cow::into_owned);
-        }
-        _ => {}
-    }
-    Ok(node)
-}
-
-fn entry_of(path: &[u8], mut node: Node) -> Entry {
-    let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (&b""[..], path),
-    };
-    node.name = name.to_vec();
-    Entry { dir: Arc::from(dir), node, device: 0, inode: 0, link_group: None }
-}
-
-fn name_of(name: Result<Option<&str>, std::str::Utf8Error>) -> Option<String> {
-    name.ok().flatten().filter(|name| !name.is_empty()).map(str::to_owned)
-}
-
-/// Gathers small files into batches, and gives everything in the order of its coming.
-struct Feed<'a> {
-    reading: &'a Reading,
-    chunker: &'a Chunker,
-    items: &'a mut Giver<Item>,
-    steps: Vec<Step>,
-    bytes: usize,
-    /// The first entry: all belong to the user of the server.
-    owner: Option<Node>,
-}
-
-impl Feed<'_> {
-    fn give_root(&mut self) -> bool {
-        let node = self.own_folder();
-        self.give_known(b"", node)
-    }
-
-    /// A folder that the server does not send, but has.
-    fn own_folder(&self) -> Node {
-        let mut node = Node::new(NodeKind::Dir, Vec::new());
-        node.mode = 0o700;
-        if let Some(owner) = &self.owner {
-            (node.uid, node.gid) = (owner.uid, owner.gid);
-            (node.user, node.group) = (owner.user.clone(), owner.group.clone());
-            node.mtime = owner.mtime;
-        }
-        node
-    }
-
-    fn give_known(&mut self, path: &[u8], node: Node) -> bool {
-        let entry = entry_of(path, node);
-        self.push(Step::Known(entry, KnownContent::None))
-    }
-
-    fn push(&mut self, step: Step) -> bool {
-        if let Step::Small(file) = &step {
-            self.bytes += file.cut.bytes.len();
-        }
-        self.steps.push(step);
-        let is_full = self.steps.len() >= 256 || self.bytes as u64 >= SMALL_FILE_BYTES;
-        !is_full || self.flush()
-    }
-
-    fn flush(&mut self) -> bool {
-        self.bytes = 0;
-        let steps = std::mem::take(&mut self.steps);
-        if self.reading.progress.is_cancelled() {
-            self.items.give(Item::Failed(BackupError::Cancelled));
-            return false;
-        }
-        steps.is_empty() || self.items.give(Item::Batch(steps))
-    }
-
-    fn lengths(&self, bytes: &[u8]) -> Vec<u32> {
-        let mut lengths = Vec::new();
-        let mut at = 0;
-        while let Some(length) = self.chunker.cut(&bytes[at..], true) {
-            lengths.push(length as u32);
-            at += length;
-        }
-        lengths
     }
 }

@@ -236,7 +236,7 @@ impl<'a> Sequencer<'a> {
         current.page_bytes = pages.page_bytes;
         current.fingerprints.extend_from_slice(&pages.fingerprints);
         current.bytes += pages.total_bytes;
-        self.statistics.read_bytes += pages.total_bytes;
+        self.statistics.read_bytes += pages.read_bytes;
         Progress::add(&self.progress.bytes_done, pages.total_bytes);
         let mut changed = &pages.changed[..];
         let mut left = pages.total_bytes;

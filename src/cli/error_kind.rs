@@ -80,6 +80,7 @@ fn postgres_kind(error: &PostgresError) -> &'static Explanation {
         PostgresError::Server { .. } => &postgres::SERVER,
         PostgresError::OtherCluster { .. } => &postgres::OTHER_CLUSTER,
         PostgresError::Unfit { .. } => &postgres::UNFIT,
+        PostgresError::Increment { .. } => &postgres::INCREMENT,
         PostgresError::Tools { .. } => &postgres::TOOLS,
         PostgresError::RowSecurity { .. } => &postgres::ROW_SECURITY,
         PostgresError::Dump { .. } => &postgres::DUMP,

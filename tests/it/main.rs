@@ -32,6 +32,7 @@ mod moved_clock;
 mod postgres_base;
 mod postgres_drill;
 mod postgres_dump;
+mod postgres_incremental;
 mod postgres_server;
 mod postgres_start;
 mod postgres_stream;

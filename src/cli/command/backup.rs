@@ -70,7 +70,7 @@ pub struct BackupArgs {
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Read all files, also those that look unchanged
+    /// Read all files, also those that look unchanged; of a PostgreSQL cluster all pages
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

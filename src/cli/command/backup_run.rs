@@ -247,12 +247,12 @@ fn remember_server(
     Ok(())
 }
 
-fn base_root(server: &NamedServer, label: &SnapshotLabel) -> Box<dyn RootSource> {
+fn base_root(server: &NamedServer, label: &SnapshotLabel, is_forced: bool) -> Box<dyn RootSource> {
     let options = BaseBackupOptions {
         label: format!("holdfast {} {}", label.source, label.time),
         fast_checkpoint: true,
         rate_kilobytes_max: None,
-        incremental: false,
+        incremental: !is_forced,
     };
     let (name, access) = (server.name.clone(), server.access.clone());
     Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
@@ -362,7 +362,7 @@ fn open_roots(
     }
     if let Some((server, method)) = &sources.server {
         match method {
-            PostgresMethod::Base => roots.push(base_root(server, label)),
+            PostgresMethod::Base => roots.push(base_root(server, label, is_forced)),
             PostgresMethod::Dump => roots.extend(dump_roots(server, &sources.dump, variables)),
         }
     }

@@ -90,6 +90,12 @@ cannot be written, or the server sent something else than what comes next. Nothi
 server keeps its log until it is saved.
 
 What to do: look at the space and the rights of the state folder.";
+    INCREMENT: "HF-PG-018", SourceFailed, "changes do not go together with the last base backup",
+"The server sent only what changed since the last base backup, and it cannot be put together with
+what was saved or is remembered here. Nothing was saved.
+
+What to do: run the backup again: the next one takes the whole cluster. If it happens more than
+once, the disk of the server or of this host may be failing.";
     TOOLS: "HF-PG-030", SourceFailed, "no pg_dump fits this server",
 "A dump is what pg_dump and pg_dumpall of the server's major version or a later one decide it to be.
 An older one does not know what the server has, so it is refused before anything is read. They are

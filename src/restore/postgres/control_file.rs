@@ -6,6 +6,8 @@
 //! Source: `catalog/pg_control.h`; the checksum (CRC-32C) is found by what it is, because its
 //! place differs between versions.
 
+use crate::format::postgres::crc32c::crc32c;
+
 /// Where the position of the last checkpoint stands.
 const CHECKPOINT_AT: usize = 32;
 /// A position at which no checkpoint can be.
@@ -44,24 +46,9 @@ fn checksum_at(control: &[u8]) -> Option<usize> {
     })
 }
 
-fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg())
-        })
-    };
-    !bytes.iter().fold(!0, step)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checksum_is_the_one_of_rfc_3720() {
-        assert_eq!(crc32c(b"123456789"), 0xE306_9283);
-        assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
-    }
 
     #[test]
     fn the_guard_keeps_the_file_whole() {

@@ -26,7 +26,7 @@ pub struct BaseBackupOptions {
     pub fast_checkpoint: bool,
     /// Most kilobytes a second that the server may send.
     pub rate_kilobytes_max: Option<u32>,
-    /// Only what changed since the backup whose manifest was uploaded.
+    /// Only what changed since the backup whose manifest was uploaded on the same connection.
     pub incremental: bool,
 }
 
@@ -44,8 +44,8 @@ pub enum Part {
 
 /// A base backup that is being sent. Reading gives the bytes of the part that
 /// [`BaseBackup::next_part`] announced, up to its end.
-pub struct BaseBackup<'a> {
-    connection: &'a mut Connection,
+pub struct BaseBackup {
+    connection: Connection,
     /// Where recovery will have to begin.
     pub start: Lsn,
     /// The timeline it is taken on.
@@ -59,15 +59,17 @@ pub struct BaseBackup<'a> {
     failure: Option<PostgresError>,
 }
 
+/// Bytes of a manifest that go in one message.
+const UPLOAD_BYTES: usize = 64 * 1024;
 const DOING: &str = "receiving a base backup";
 
-impl<'a> BaseBackup<'a> {
+impl BaseBackup {
     /// Asks for a base backup. `connection` is one for replication.
     ///
     /// # Errors
     /// The server refuses, or its answer is not understood.
     pub fn start(
-        connection: &'a mut Connection,
+        mut connection: Connection,
         options: &BaseBackupOptions,
     ) -> Result<Self, PostgresError> {
         let command = command(options);
@@ -115,7 +117,7 @@ impl<'a> BaseBackup<'a> {
     }
 
     /// The server's last word: up to where recovery has to come. Only now is it complete.
-    pub fn finish(mut self) -> Result<(Lsn, Timeline), PostgresError> {
+    pub fn finish(mut self) -> Result<(Lsn, Timeline, Connection), PostgresError> {
         if !self.is_done && self.next_part()?.is_some() {
             return Err(self.connection.unexpected("ending a base backup"));
         }
@@ -131,7 +133,8 @@ impl<'a> BaseBackup<'a> {
                 _ => return Err(self.connection.unexpected("ending a base backup")),
             }
         }
-        stop.ok_or_else(|| self.connection.unexpected("ending a base backup"))
+        let stop = stop.ok_or_else(|| self.connection.unexpected("ending a base backup"));
+        stop.map(|(stop, timeline)| (stop, timeline, self.connection))
     }
 
     /// Why reading failed, where it was the server or the connection.
@@ -172,7 +175,42 @@ impl<'a> BaseBackup<'a> {
     }
 }
 
-impl Read for BaseBackup<'_> {
+/// Gives the server the manifest of the backup since which changes are wanted.
+///
+/// # Errors
+/// The server refuses it, or it cannot be read; the connection is of no use any more then.
+pub fn upload_manifest(
+    connection: &mut Connection,
+    manifest: &mut dyn Read,
+) -> Result<(), PostgresError> {
+    const DOING: &str = "giving the last manifest to the server";
+    connection.send_query(b"UPLOAD_MANIFEST")?;
+    let Message::CopyInResponse(_) = connection.message(DOING)? else {
+        return Err(connection.unexpected(DOING));
+    };
+    let mut buffer = vec![0; UPLOAD_BYTES];
+    loop {
+        let address = connection.shown().to_owned();
+        let broken = |source| PostgresError::Broken { address, doing: DOING, source };
+        match manifest.read(&mut buffer).map_err(broken)? {
+            0 => break,
+            length => connection.copy(&buffer[..length])?,
+        }
+    }
+    connection.send(|out| {
+        frontend::copy_done(out);
+        Ok(())
+    })?;
+    loop {
+        match connection.message(DOING)? {
+            Message::CommandComplete(_) => {}
+            Message::ReadyForQuery(_) => return Ok(()),
+            _ => return Err(connection.unexpected(DOING)),
+        }
+    }
+}
+
+impl Read for BaseBackup {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         while self.data.is_empty() {
             if self.is_done || self.next.is_some() {

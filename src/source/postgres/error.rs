@@ -136,6 +136,14 @@ pub enum PostgresError {
         /// The end of its log.
         log: String,
     },
+    /// Changes that do not go together with what was saved before.
+    #[error("what changed in {path} since the last base backup cannot be used")]
+    Increment {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The server is older or other than what is spoken here.
     #[error("{address}: {what}")]
     Unfit {

@@ -58,10 +58,14 @@ impl ServerFacts {
         let segment_bytes =
             segment_bytes.parse().map_err(|_| sql.unexpected("reading a number"))?;
         let cluster = ClusterFacts { system, version_number, segment_bytes };
+        let page_bytes = number(sql, "SHOW block_size")?;
+        if !page_bytes.is_power_of_two() {
+            return Err(sql.unexpected("reading the size of pages"));
+        }
         let summaries = "SELECT coalesce(current_setting('summarize_wal', true), 'off')";
         Ok(Self {
             cluster,
-            page_bytes: number(sql, "SHOW block_size")?,
+            page_bytes,
             segment_pages: number(
                 sql,
                 "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'segment_size'",
@@ -80,6 +84,12 @@ impl ServerFacts {
 }
 
 impl ServerFacts {
+    /// Whether it can say what changed since an earlier base backup.
+    #[must_use]
+    pub fn has_increments(&self) -> bool {
+        self.cluster.version_number >= INCREMENTAL_VERSION && self.has_summaries
+    }
+
     /// Fails unless this is the cluster that was saved under the name before.
     pub fn require_cluster(
         &self,
