@@ -125,7 +125,7 @@ pub enum Command {
     Copy(CopyArgs),
     /// Save and fetch the log of a PostgreSQL server, and show what can be reached
     Pg(PgArgs),
-    /// Prove that a database comes back: start it from the backup, check it, measure, clean up
+    /// Prove that a database comes back: start it from the backup, check it, measure
     #[cfg(feature = "mount")]
     Drill(Box<DrillArgs>),
     /// Make a replica the primary

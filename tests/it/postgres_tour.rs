@@ -3,14 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use crate::mount::can_mount;
 use crate::postgres_server::{PostgresServer, bin, server_user};
 use crate::postgres_wal::{Archive, archived};
 
-/// The commands of the chapter, comments cut off.
-fn chapter() -> Vec<String> {
+/// The commands of a block of the chapter, comments cut off.
+fn chapter(number: usize) -> Vec<String> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let chapter = readme.split("\n## PostgreSQL in five minutes\n").nth(1).unwrap();
-    let block = chapter.split("```\n").nth(1).unwrap();
+    let block = chapter.split("```\n").nth(2 * number + 1).unwrap();
     let command = |line: &str| line.split("    #").next().unwrap().trim().to_owned();
     let with_comment = |line: &str| line.split(" # ").next().unwrap().trim().to_owned();
     block.lines().map(|line| with_comment(&command(line))).collect()
@@ -28,7 +29,7 @@ fn the_chapter_of_the_readme_works_as_printed() {
     fs::create_dir(&tools).unwrap();
     std::os::unix::fs::symlink(archive.path("run"), tools.join("holdfast")).unwrap();
     fs::set_permissions(&tools, fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{folder}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
     let of = |user: &str, database: &str| {
         let (host, port) = (server.socket_dir().display(), server.port());
         format!("postgres://{user}@/{database}?host={host}&port={port}")
@@ -45,9 +46,19 @@ fn the_chapter_of_the_readme_works_as_printed() {
         ("pg_ctl".to_owned(), format!("{pg_ctl} -l {}", text("restored.log"))),
     ];
     let mut before = String::new();
-    let commands = chapter();
-    assert!(commands.len() >= 11, "{commands:?}");
-    for command in commands {
+    let (mut commands, of_mount) = (chapter(0), chapter(1));
+    assert!(commands.len() >= 11 && of_mount.len() >= 4, "{commands:?}");
+    let first_of_mount = commands.len();
+    if can_mount() {
+        commands.extend(of_mount);
+    }
+    for (number, command) in commands.into_iter().enumerate() {
+        let mounts = number >= first_of_mount && command.starts_with("holdfast");
+        if number == first_of_mount {
+            server.run("pg_ctl", &["-D", &text("pgdata"), "-m", "immediate", "stop"]);
+            let restored = archive.path("pgdata");
+            fs::rename(restored, archive.path("restored")).unwrap();
+        }
         let line = places.iter().fold(command, |line, (from, to)| line.replace(from, to));
         if line.contains("DELETE") {
             archived(&server);
@@ -58,16 +69,23 @@ fn the_chapter_of_the_readme_works_as_printed() {
             );
         }
         let mut shell = match server_user() {
-            Some((user, group)) => {
+            Some((user, group)) if !mounts => {
                 let mut shell = std::process::Command::new("setpriv");
                 shell.args(["--reuid", &user.to_string(), "--regid", &group.to_string()]);
                 shell.args(["--clear-groups", "--", "bash"]);
                 shell
             }
-            None => std::process::Command::new("bash"),
+            _ => std::process::Command::new("bash"),
         };
         shell.args(["-euo", "pipefail", "-c", &line]).current_dir(archive.path("")).env_clear();
-        shell.env("HOME", archive.path("")).env("PATH", &path).env("TZ", "UTC");
+        // Whoever mounts has the keys too.
+        let home = if mounts { copied_home(&archive) } else { archive.path("") };
+        if mounts {
+            shell.env("HOLDFAST_PASSWORD_FILE", home.join("password"));
+            shell.env("HOLDFAST_STATE_DIR", home.join("state"));
+        }
+        let first = if mounts { home.display().to_string() } else { text("tools") };
+        shell.env("HOME", home).env("PATH", format!("{first}:{path}")).env("TZ", "UTC");
         shell.env("ADMIN", of("postgres", "postgres")).env("BEFORE", &before);
         shell.env("SHOP", of("postgres", "shop"));
         let log = archive.path("said");
@@ -88,6 +106,20 @@ fn the_chapter_of_the_readme_works_as_printed() {
     assert_eq!(count(server.port(), server.socket_dir()), "0");
     assert_eq!(server.sql("shop_restored", "SELECT count(*) FROM orders"), "1000");
     let restored = count(server.port() + 1, &archive.path(""));
-    server.run("pg_ctl", &["-D", &text("pgdata"), "-m", "immediate", "stop"]);
+    let running = if can_mount() { "fast" } else { "pgdata" };
+    server.run("pg_ctl", &["-D", &text(running), "-m", "immediate", "stop"]);
     assert_eq!(restored, "1000");
+}
+
+/// What the servers' user has, as ours: password, local state, the program.
+fn copied_home(archive: &Archive) -> std::path::PathBuf {
+    let home = archive.path("home-of-root");
+    if !home.exists() {
+        fs::create_dir(&home).unwrap();
+        let mut copy = std::process::Command::new("cp");
+        copy.arg("-r").args([archive.path("password"), archive.path("state")]).arg(&home);
+        assert!(copy.status().unwrap().success());
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_holdfast"), home.join("holdfast")).unwrap();
+    }
+    home
 }
