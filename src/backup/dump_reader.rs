@@ -69,15 +69,12 @@ impl<'a> TableReader<'a> {
 
     fn next_piece(&mut self) -> Result<bool, PostgresError> {
         while self.is_open {
-            match self.connection.copied(DOING)? {
-                Some(piece) => {
-                    self.sums.add(&piece.bytes);
-                    self.piece = piece.bytes;
-                }
-                None => {
-                    self.is_open = false;
-                    end_rows(self.connection, &self.sums, self.name)?;
-                }
+            if let Some(piece) = self.connection.copied(DOING)? {
+                self.sums.add(&piece.bytes);
+                self.piece = piece.bytes;
+            } else {
+                self.is_open = false;
+                end_rows(self.connection, &self.sums, self.name)?;
             }
             if !self.piece.is_empty() {
                 return Ok(true);

@@ -12,7 +12,7 @@ use crate::cli::explain::{postgres, restore as explain_restore};
 use crate::cli::open_repository::open;
 use crate::cli::reading::Reading;
 use crate::clock::SystemClock;
-use crate::format::drill::{DRILL_STREAM, DRILL_TAG, DrillRecord, drill_of};
+use crate::format::drill::{DRILL_BYTES_MAX, DRILL_STREAM, DRILL_TAG, DrillRecord, drill_of};
 use crate::progress::Progress;
 use crate::repo::session::SessionOptions;
 use crate::restore::cat::cat;
@@ -65,6 +65,10 @@ pub fn records(
             continue;
         }
         let id = record.name.id.to_string();
+        if snapshot.roots.iter().any(|root| root.bytes > DRILL_BYTES_MAX) {
+            context.output.warning(&format!("snapshot {}: its record is too long", &id[..8]));
+            continue;
+        }
         let mut bytes = Vec::new();
         let path = format!("/{DRILL_STREAM}");
         cat(&reading.access, &snapshot, path.as_bytes(), &mut bytes, 1, &Progress::default())

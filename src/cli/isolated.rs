@@ -89,11 +89,13 @@ impl Isolated<'_> {
         let mut watch = Stopwatch(self.begun);
         let tools = self.local.programs(&self.variables, major)?;
         let workspace = self.local.workspace();
+        // One that waits at the point would be waited for.
+        let point = PointArgs { then: None, ..self.point.clone() };
         let options = LiveOptions {
             owner: self.user,
             hydrate: None,
             workspace: &workspace,
-            point: self.point,
+            point: &point,
             only,
         };
         let mut directory = LiveDirectory::open(self.context, reading, source, &options)?;

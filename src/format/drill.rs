@@ -7,7 +7,7 @@ pub const DRILL_TAG: &str = "drill-of=";
 /// Name of the stream.
 pub const DRILL_STREAM: &str = "drill.json";
 /// Largest record that is read, in bytes.
-pub const DRILL_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const DRILL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const VERSION: u32 = 1;
 
 /// A record that cannot be understood.

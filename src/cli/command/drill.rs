@@ -125,7 +125,7 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
     let only = matches!(selector.which, Which::Id(_)).then_some(&*snapshot_id);
     let ended = match facts {
         Some(PostgresFacts::Base(facts)) => {
-            record.method = "base".to_owned();
+            record.method = String::from("base");
             record.postgres = facts.cluster.major();
             let base = (only, facts.cluster.major());
             setup.base(reading, &source, base, &mut record, &mut look)
@@ -135,7 +135,7 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
                 let what = "a dump has no other point in time than its own";
                 return Err(CommandError::new(&usage::ARGUMENT, what));
             }
-            record.method = "dump".to_owned();
+            record.method = String::from("dump");
             record.postgres = facts.cluster.major();
             if args.database.is_none() {
                 database = if facts.database == "postgres" {

@@ -129,6 +129,7 @@ fn collations(sql: &mut Connection) -> Result<Vec<(String, String)>, PostgresErr
 }
 
 /// Rows of two values; others are left out.
+#[must_use]
 pub fn pairs(rows: Vec<Vec<Option<String>>>) -> Vec<(String, String)> {
     let pair = |row: Vec<Option<String>>| {
         let mut values = row.into_iter();
