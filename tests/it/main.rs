@@ -31,6 +31,8 @@ mod mount;
 mod moved_clock;
 mod postgres_base;
 mod postgres_dump;
+mod postgres_faults;
+mod postgres_kill;
 mod postgres_server;
 mod postgres_stream;
 mod postgres_tour;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::postgres_base::{done, named, repository};
+use crate::postgres_base::{done, named, nothing_is_saved, repository};
 use crate::postgres_server::{PostgresServer, bin, hand_over, servers_folder, versions};
 use crate::program::{Outcome, Program};
 
@@ -85,12 +85,6 @@ fn content(server: &PostgresServer, database: &str) -> String {
 
 fn summary(outcome: &Outcome) -> serde_json::Value {
     serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap()
-}
-
-fn nothing_is_saved(program: &Program) {
-    let listed = program.run(&["snapshots"]);
-    let said = format!("{}{}", listed.stdout, listed.stderr);
-    assert!(said.contains("0 snapshots"), "{said}");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use crate::postgres_server::{PostgresServer, bin, server_user};
-use crate::postgres_wal::{Archive, archived};
+use crate::postgres_server::{PostgresServer, bin};
+use crate::postgres_wal::{Archive, archived, as_server_user};
 
 /// The commands of the chapter, comments cut off.
 fn chapter() -> Vec<String> {
@@ -57,15 +58,7 @@ fn the_chapter_of_the_readme_works_as_printed() {
                  'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
             );
         }
-        let mut shell = match server_user() {
-            Some((user, group)) => {
-                let mut shell = std::process::Command::new("setpriv");
-                shell.args(["--reuid", &user.to_string(), "--regid", &group.to_string()]);
-                shell.args(["--clear-groups", "--", "bash"]);
-                shell
-            }
-            None => std::process::Command::new("bash"),
-        };
+        let mut shell = as_server_user(Path::new("bash"));
         shell.args(["-euo", "pipefail", "-c", &line]).current_dir(archive.path("")).env_clear();
         shell.env("HOME", archive.path("")).env("PATH", &path).env("TZ", "UTC");
         shell.env("ADMIN", of("postgres", "postgres")).env("BEFORE", &before);
@@ -79,7 +72,7 @@ fn the_chapter_of_the_readme_works_as_printed() {
             archived(&server);
         }
     }
-    let count = |port: u16, folder: &std::path::Path| {
+    let count = |port: u16, folder: &Path| {
         let mut psql = server.command("psql");
         psql.args(["-XAtq", "-h", folder.to_str().unwrap(), "-p", &port.to_string(), "shop"]);
         let output = psql.args(["-c", "SELECT count(*) FROM orders"]).output().unwrap();

@@ -376,6 +376,7 @@ impl Streamer<'_> {
             let run = WalRun {
                 name: &self.server.name,
                 cluster: self.cluster.clone(),
+                owner: Some(self.cluster.system.clone()),
                 label: label(&wal_source(&self.server.name)),
                 newest: format_rfc3339(newest),
                 options: SessionOptions { threads: 1, level: level(self.context) },
@@ -404,7 +405,8 @@ impl Streamer<'_> {
                 (Err(error), None) => wal_error(error),
             };
             let id = error.id();
-            let what = format!("the log is not saved: {} ({id}); trying again", error.what());
+            let why = error.causes().last().map_or(error.what(), String::as_str);
+            let what = format!("the log is not saved: {why} ({id}); trying again");
             self.context.output.warning(&what);
             if wait(delay) {
                 return Err(error);
