@@ -129,9 +129,10 @@ fn passwords_prove_who_we_are_by_either_method() {
         for (mode, gets_through) in [(0o644, false), (0o600, true)] {
             fs::set_permissions(&pass, fs::Permissions::from_mode(mode)).unwrap();
             let outcome = connect(&program, &server, "127.0.0.1", &of_file);
-            match gets_through {
-                true => gets_in(&outcome),
-                false => is_refused(&outcome, "others may read it"),
+            if gets_through {
+                gets_in(&outcome);
+            } else {
+                is_refused(&outcome, "others may read it");
             }
         }
         // A line for another host is none for this one.
