@@ -78,11 +78,15 @@ fn a_stream_outlives_an_outage_of_the_store_and_of_the_server_at_once() {
     place.archive.base(&server);
     let before = marked(&server, 1);
     durable(&server, &before);
+    // When the server comes back the store is away.
+    server.kill();
     place.take_away();
+    server.start_again();
     let lsn = marked(&server, 2);
     stream.wait_for("the log is not saved");
     let kept = format!("SELECT bool_and(restart_lsn < '{lsn}') FROM pg_replication_slots");
     assert_eq!(server.sql("postgres", &kept), "t");
+    // And once more, while it tries.
     server.kill();
     server.start_again();
     mark(&server, 3);
