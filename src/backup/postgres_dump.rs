@@ -87,7 +87,7 @@ impl PostgresDump {
         // Whoever can write into the database must not know it: it ends what they can run.
         let name = format!("pg_restrict {}", self.name);
         let key = reading.keys.chunk_id(ChunkKind::Data, name.as_bytes()).to_string();
-        let mut plan = PlannedDump::plan(self.source.clone(), &key)?;
+        let mut plan = PlannedDump::plan(&self.source, &key)?;
         for warning in plan.warnings.drain(..) {
             reading.progress.warn(warning);
         }

@@ -83,6 +83,9 @@ pub struct WalRun<'a> {
     pub name: &'a str,
     /// Whose log.
     pub cluster: ClusterFacts,
+    /// System identifier of the cluster that has the name now, where that is known. A log of
+    /// another one that had it before ends, and is kept.
+    pub owner: Option<String>,
     /// The label, but for source and tags.
     pub label: SnapshotLabel,
     /// No record is younger than this (RFC 3339).
@@ -137,9 +140,10 @@ pub fn save_wal(
     let repository = open()?;
     let lock = repository.state.lock(&lock_name(&source)).map_err(BackupError::from)?;
     let read = WalSeries::read(&repository.state, &source).map_err(BackupError::from)?;
+    let is_of_owner = run_of.owner.as_deref() == Some(&*run_of.cluster.system);
     let mut series = match read {
-        Some(series) => series,
-        None => WalSeries::new(run_of.cluster.clone()).map_err(BackupError::from)?,
+        Some(series) if series.cluster.system == run_of.cluster.system || !is_of_owner => series,
+        _ => WalSeries::new(run_of.cluster.clone()).map_err(BackupError::from)?,
     };
     if series.cluster.system != run_of.cluster.system {
         return Err(WalError::OtherCluster {

@@ -134,7 +134,7 @@ fn repository_kind(error: &RepoError) -> Option<&'static Explanation> {
         RepoError::NoKey { .. } | RepoError::NotInRoster { .. } => &prune::NOT_MAINTAINER,
         RepoError::WrongKey { .. } => &key::WRONG,
         RepoError::RecipientUnknown { .. } => &trust::RECIPIENT,
-        RepoError::PacksIntended { .. } => &repository::BUSY,
+        RepoError::PacksIntended { .. } | RepoError::PackLost { .. } => &repository::BUSY,
         RepoError::State { source, .. } => return io_kind(source).or(Some(&usage::STATE)),
         RepoError::StateContent { .. } => &usage::STATE,
         RepoError::Randomness(_) => &usage::INTERNAL,

@@ -245,11 +245,12 @@ impl Prepared {
         source: &str,
         options: &LiveOptions<'_>,
     ) -> Result<Self, CommandError> {
-        let mut bases = bases_of(reading, context, source)?;
+        let mut bases = bases_of(reading, context, source, options.only)?;
         if let Some(only) = options.only {
             bases.retain(|base| base.found.0.name.id.to_string() == only);
         }
-        let archive = WalArchive::read(reading, context, &wal_source(source))?;
+        let system = bases.first().map(|base| &*base.facts.cluster.system);
+        let archive = WalArchive::read(reading, context, &wal_source(source), system)?;
         let plan = plan(&bases, &archive, options.point, context, source)?;
         let base: &Base<'_> = &bases[plan.base];
         say_what_comes(context, base, &plan);

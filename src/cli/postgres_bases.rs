@@ -14,13 +14,15 @@ pub struct Base<'a> {
     pub facts: BaseFacts,
 }
 
-/// All base backups of a source, in the order of their ends.
+/// All base backups of a source's cluster, in the order of their ends. The cluster is that of the
+/// snapshot `of`, else of the newest base backup: one that had the name before is left out.
 pub fn bases_of<'a>(
     reading: &'a Reading,
     context: &Context,
     source: &str,
+    of: Option<&str>,
 ) -> Result<Vec<Base<'a>>, CommandError> {
-    let mut bases = Vec::new();
+    let mut bases: Vec<Base<'a>> = Vec::new();
     for found in reading.all(context) {
         if found.1.source == source
             && let Some(PostgresFacts::Base(facts)) = facts_of(&found.1)?
@@ -28,6 +30,9 @@ pub fn bases_of<'a>(
             bases.push(Base { found, facts });
         }
     }
+    let is_meant = |base: &&Base<'_>| of.is_none_or(|of| base.found.0.name.id.to_string() == of);
+    let system = bases.iter().rfind(is_meant).map(|base| base.facts.cluster.system.clone());
+    bases.retain(|base| system.as_ref() == Some(&base.facts.cluster.system));
     bases.sort_by_key(|base| (base.facts.timeline, base.facts.stop));
     Ok(bases)
 }

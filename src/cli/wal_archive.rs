@@ -34,18 +34,23 @@ pub struct FoundFile<'a> {
 
 impl<'a> WalArchive<'a> {
     /// Reads what the snapshots of `source` say; those that later ones of their series contain are
-    /// left out.
+    /// left out, and those of another cluster than `system`: without one, than the newest has.
     pub fn read(
         reading: &'a Reading,
         context: &Context,
         source: &str,
+        system: Option<&str>,
     ) -> Result<Self, CommandError> {
+        let mut system = system.map(str::to_owned);
         let mut snapshots: Vec<(FoundSnapshot<'a>, WalFacts)> = Vec::new();
         for found in reading.all(context).into_iter().rev() {
             if found.1.source != source {
                 continue;
             }
             let Some(PostgresFacts::Wal(facts)) = facts_of(&found.1)? else { continue };
+            if *system.get_or_insert_with(|| facts.cluster.system.clone()) != facts.cluster.system {
+                continue;
+            }
             if !snapshots.iter().any(|(_, later)| later.series == facts.series) {
                 snapshots.push((found, facts));
             }

@@ -114,7 +114,11 @@ impl ChunkLookup {
         for row in self.database.packs_from(self.next_number)? {
             self.next_number = row.number + 1;
             self.numbers.insert(row.handle, row.number);
-            self.packs.insert(row.number, row);
+            let (number, handle) = (row.number, row.handle);
+            if let Some(before) = self.packs.insert(number, row).filter(|b| b.handle != handle) {
+                self.numbers.remove(&before.handle);
+                self.cache.remove(number);
+            }
         }
         Ok(())
     }
@@ -122,8 +126,9 @@ impl ChunkLookup {
     /// Keeps only packs that `exists` confirms; the others are as good as never stored.
     ///
     /// To be called before the first lookup, with a listing of the store, and with what is intended
-    /// to be deleted. Returns how many go. What a commit names stays in the database all the same: references to its chunks are
-    /// resolved by their ids, which may lie in another pack by now.
+    /// to be deleted. Returns how many go. What a commit names stays in the database all the same:
+    /// references to its chunks are resolved by their ids, which may lie in another pack by now.
+    /// What other runs store meanwhile is theirs: it may be younger than the listing.
     pub fn retain_packs(
         &mut self,
         exists: impl Fn(&ObjectId, u64) -> bool,
@@ -131,7 +136,7 @@ impl ChunkLookup {
         let gone: Vec<(u32, bool)> = self
             .packs
             .values()
-            .filter(|row| !exists(&row.name, row.size))
+            .filter(|row| self.is_visible(row) && !exists(&row.name, row.size))
             .map(|row| (row.number, row.run.is_some()))
             .collect();
         for (number, _) in &gone {
@@ -239,6 +244,8 @@ impl ChunkLookup {
     /// Enters a pack that the run has stored; no commit names it yet.
     pub fn add_stored(&mut self, pack: &IndexedPack) -> Result<(), IndexError> {
         let number = self.database.add_pack(pack, Some(&self.run))?;
+        // Another run may have removed the last ones: their numbers are given out again.
+        self.next_number = self.next_number.min(number);
         self.read_new_packs()?;
         self.collect_rows(number, pack)
     }
@@ -410,6 +417,45 @@ mod tests {
         assert_eq!(find(&mut lookup, 15), Some((2, 5)));
         let mut again = open(&path, "one");
         assert_eq!(find(&mut again, 5), None);
+    }
+
+    #[test]
+    fn what_a_run_stores_is_not_removed_by_another_that_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.sqlite");
+        let mut long = open(&path, "long");
+        long.add_stored(&pack(1, 0..10)).unwrap();
+        // Its listing of the store is older than the pack.
+        let mut short = open(&path, "short");
+        assert_eq!(short.retain_packs(|_, _| false).unwrap(), 0);
+        short.add_stored(&pack(2, 10..20)).unwrap();
+        short.commit(&[]).unwrap();
+        long.add_stored(&pack(3, 20..30)).unwrap();
+        for number in long.uncommitted() {
+            assert!(long.database().pack(number).unwrap().is_some());
+        }
+        assert_eq!(long.uncommitted().len(), 2);
+        long.commit(&[]).unwrap();
+        let mut next = open(&path, "next");
+        let found = [4, 14, 24].map(|number| find(&mut next, number));
+        assert_eq!(found, [Some((1, 4)), Some((2, 4)), Some((3, 4))]);
+    }
+
+    #[test]
+    fn the_number_of_a_pack_that_another_run_removed_is_taken_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.sqlite");
+        open(&path, "dead").add_stored(&pack(1, 0..10)).unwrap();
+        let mut long = open(&path, "long");
+        let database = IndexDatabase::open(&path).unwrap();
+        database.adopt_run("dead", "short").unwrap();
+        let mut short = open(&path, "short");
+        assert_eq!(short.retain_packs(|_, _| false).unwrap(), 1);
+        long.add_stored(&pack(2, 10..20)).unwrap();
+        assert_eq!(find(&mut long, 14), Some((2, 4)));
+        assert!(long.pack_row(&PackHandle([2; 16])).is_some());
+        assert!(long.pack_row(&PackHandle([1; 16])).is_none());
+        assert_eq!(long.uncommitted().len(), 1);
     }
 
     #[test]

@@ -191,6 +191,12 @@ pub enum RepoError {
         /// How many.
         packs: usize,
     },
+    /// A pack that this run has stored is not in the local index any more.
+    #[error("pack {number} of this run has gone from the local index")]
+    PackLost {
+        /// Its number there.
+        number: u32,
+    },
     /// A pack that a snapshot needs is not in the index.
     #[error("pack {handle} is referenced and not in the index")]
     PackUnknown {

@@ -219,7 +219,8 @@ impl WriteSession {
         let mut packs = Vec::new();
         let mut bytes = 0;
         for number in numbers {
-            let Some(pack) = self.chunks.lookup().database().pack(number)? else { continue };
+            let pack = self.chunks.lookup().database().pack(number)?;
+            let pack = pack.ok_or(RepoError::PackLost { number })?;
             puts.push(PutEntry { name: ObjectName::Data(pack.name), bytes: pack.size });
             bytes += encoded_pack_bytes(pack.table.frames.len(), pack.ids.len());
             packs.push(pack);

@@ -135,12 +135,12 @@ fn a_killed_backup_costs_nothing() {
 }
 
 /// A file system of its own, unmounted at the end.
-struct Mounted(String);
+pub struct Mounted(String);
 
 impl Mounted {
     /// `None` where this process may not mount.
     #[allow(clippy::print_stderr, reason = "a skipped test says why")]
-    fn tmpfs(at: &str, size: &str) -> Option<Self> {
+    pub fn tmpfs(at: &str, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let options = format!("size={size}");
         let words = ["-t", "tmpfs", "-o", &options, "tmpfs", at];
@@ -152,7 +152,7 @@ impl Mounted {
         is_mounted.then(|| Self(at.to_owned()))
     }
 
-    fn remount(&self, options: &str) {
+    pub fn remount(&self, options: &str) {
         let words = ["-o", &format!("remount,{options}"), &self.0];
         assert!(Command::new("mount").args(words).status().unwrap().success());
     }

@@ -32,10 +32,16 @@ mod moved_clock;
 mod postgres_base;
 mod postgres_drill;
 mod postgres_dump;
+mod postgres_faults;
 mod postgres_incremental;
+mod postgres_kill;
+#[cfg(feature = "s3")]
+mod postgres_outage;
 mod postgres_server;
+mod postgres_standby;
 mod postgres_start;
 mod postgres_stream;
+mod postgres_tls;
 mod postgres_tour;
 mod postgres_wal;
 mod program;

@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::postgres_base::{done, named, repository};
+use crate::postgres_base::{done, named, nothing_is_saved, repository};
 use crate::postgres_server::{PostgresServer, bin, hand_over, servers_folder, versions};
 use crate::program::{Outcome, Program};
 
 /// Everything that a dump has to get right, by the names it has to get right.
-const SCHEMA: &str = r#"
+pub const SCHEMA: &str = r#"
 CREATE SCHEMA "odd ""na me";
 CREATE TABLE "odd ""na me"."new
 line" (id int PRIMARY KEY, "we ird" text, g int GENERATED ALWAYS AS (id * 2) STORED);
@@ -85,12 +87,6 @@ fn content(server: &PostgresServer, database: &str) -> String {
 
 fn summary(outcome: &Outcome) -> serde_json::Value {
     serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap()
-}
-
-fn nothing_is_saved(program: &Program) {
-    let listed = program.run(&["snapshots"]);
-    let said = format!("{}{}", listed.stdout, listed.stderr);
-    assert!(said.contains("0 snapshots"), "{said}");
 }
 
 #[test]
@@ -244,6 +240,48 @@ fn tables_dropped_and_made_during_the_dump_do_not_change_it() {
         rows.iter().map(|table| &table["rows"]).collect::<Vec<_>>(),
         [200_000, 200_000, 1000]
     );
+}
+
+#[test]
+fn a_table_that_is_replaced_before_it_is_locked_is_not_taken_for_empty() {
+    let server = shop(17, &[]);
+    for change in [
+        "TRUNCATE t; INSERT INTO t VALUES (3)",
+        "DROP TABLE t; CREATE TABLE t AS SELECT 3 AS a",
+        "ALTER TABLE t ALTER a TYPE bigint; DELETE FROM t; INSERT INTO t VALUES (3)",
+    ] {
+        server.sql("shop", "DROP TABLE IF EXISTS t, u");
+        server.sql("shop", "CREATE TABLE t AS SELECT 1 AS a UNION SELECT 2");
+        server.sql("shop", "CREATE TABLE u AS SELECT 1 AS b");
+        let program = repository();
+        let mut psql = server.command("psql");
+        let mut psql = psql.args(["-Xq", "shop"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut session = psql.stdin.take().unwrap();
+        writeln!(session, "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE;").unwrap();
+        let held = "SELECT count(*) > 0 FROM pg_locks WHERE mode = 'AccessExclusiveLock' \
+                    AND granted AND relation = 't'::regclass";
+        server.wait_until("shop", held);
+        std::thread::scope(|scope| {
+            let saving = scope.spawn(|| save(&program, &server, &[]));
+            server.wait_until("shop", "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted");
+            writeln!(session, "{change}; UPDATE u SET b = 3; COMMIT;").unwrap();
+            drop(session);
+            assert!(psql.wait().unwrap().success());
+            done(&saving.join().unwrap());
+        });
+        let restored = program.arg("restored");
+        done(&program.run(&["restore", "source:shop:/shop", "--target", &restored]));
+        let rows = |name: &str| {
+            let files = fs::read_dir(&restored).unwrap().map(|entry| entry.unwrap().path());
+            let texts = files.filter(|path| path.extension().is_some_and(|e| e == "dat"));
+            let texts = texts.filter(|path| path.file_name().is_some_and(|n| n != "toc.dat"));
+            let mut texts: Vec<String> = texts.map(|p| fs::read_to_string(p).unwrap()).collect();
+            texts.sort();
+            assert_eq!(texts.len(), 2, "{name}");
+            texts
+        };
+        assert_eq!(rows(change), ["3\n\\.\n\n\n", "3\n\\.\n\n\n"], "{change}");
+    }
 }
 
 #[test]

@@ -1,56 +1,79 @@
 //! The log streamed from real servers: nothing that was acknowledged is missing afterwards.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::postgres_base::named;
-use crate::postgres_server::{PostgresServer, server_user};
-use crate::postgres_wal::Archive;
+use crate::postgres_server::PostgresServer;
+use crate::postgres_wal::{Archive, mark, marks};
 
 /// A stream in the background; killed when dropped.
-struct Stream(Child);
+pub struct Stream {
+    process: Child,
+    log: PathBuf,
+}
 
 impl Stream {
-    fn start(archive: &Archive, server: &PostgresServer) -> Self {
-        let run = archive.path("run");
-        let mut command = match server_user() {
-            Some((user, group)) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid", &user.to_string(), "--regid", &group.to_string()]);
-                command.args(["--clear-groups", "--"]).arg(run);
-                command
-            }
-            None => Command::new(run),
-        };
-        command.args(["pg", "stream", &named(server, "postgres"), "--flush-every", "1s"]);
-        let child = command.current_dir(archive.path("")).stdin(Stdio::null());
-        Self(child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    pub fn start(archive: &Archive, server: &PostgresServer) -> Self {
+        let log = archive.path("stream.log");
+        let named = named(server, "postgres");
+        let mut command = archive.command(&["pg", "stream", &named, "--flush-every", "1s"]);
+        command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        Self { process: command.spawn().unwrap(), log }
     }
 
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Tells it to stop; how it has ended, and what it has said.
+    pub fn stop(mut self) -> (i32, String) {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let status = self.process.wait().unwrap();
+        (status.code().unwrap_or(-1), self.said())
+    }
+
+    /// What it has said.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it says that.
+    pub fn wait_for(&self, text: &str) {
+        let begun = Instant::now();
+        while !self.said().contains(text) {
+            assert!(begun.elapsed() < Duration::from_mins(1), "{text} is not in\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.process.kill());
+        drop(self.process.wait());
     }
 }
 
-fn mark(server: &PostgresServer, number: u32) -> String {
-    server.sql("postgres", &format!("INSERT INTO marks VALUES ({number})"));
+/// Writes a mark; where the log is after it.
+pub fn marked(server: &PostgresServer, number: u32) -> String {
+    mark(server, number);
     server.sql("postgres", "SELECT pg_current_wal_lsn()")
 }
 
-fn marks(server: &PostgresServer) -> String {
-    server.sql("postgres", "SELECT string_agg(n::text, ' ' ORDER BY n) FROM marks")
-}
-
 /// Waits until the slot says that the log up to a position is durable.
-fn durable(server: &PostgresServer, lsn: &str) {
+pub fn durable(server: &PostgresServer, lsn: &str) {
     let query = format!(
         "SELECT coalesce(bool_or(restart_lsn >= '{lsn}'), false) FROM pg_replication_slots"
     );
@@ -73,7 +96,7 @@ fn what_the_slot_says_is_durable_comes_back_though_everything_is_killed() {
         std::thread::sleep(Duration::from_millis(u64::from(number) * 130));
         stream.kill();
         stream = Stream::start(&archive, &server);
-        let lsn = mark(&server, number);
+        let lsn = marked(&server, number);
         durable(&server, &lsn);
     }
     load.kill().unwrap();
@@ -81,7 +104,7 @@ fn what_the_slot_says_is_durable_comes_back_though_everything_is_killed() {
     // The server restarts under the stream, which finds it again.
     server.stop();
     server.start_again();
-    let lsn = mark(&server, 5);
+    let lsn = marked(&server, 5);
     durable(&server, &lsn);
     stream.kill();
     server.kill();
@@ -95,7 +118,7 @@ fn what_the_slot_says_is_durable_comes_back_though_everything_is_killed() {
 }
 
 /// A standby of a server of version 15, which is the one whose client library fits its server.
-fn standby_of(first: &PostgresServer, archive: &Archive) -> PostgresServer {
+pub fn standby_of(first: &PostgresServer, archive: &Archive) -> PostgresServer {
     let folder = archive.path("standby");
     let text = folder.to_str().unwrap();
     let place = format!("host={} port={}", first.socket_dir().display(), first.port());
@@ -103,7 +126,7 @@ fn standby_of(first: &PostgresServer, archive: &Archive) -> PostgresServer {
     PostgresServer::on(15, &folder, &[])
 }
 
-fn caught_up(standby: &PostgresServer, lsn: &str) {
+pub fn caught_up(standby: &PostgresServer, lsn: &str) {
     let query = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'");
     standby.wait_until("postgres", &query);
 }
@@ -115,13 +138,13 @@ fn a_stream_ends_where_it_is_told_and_goes_on_over_a_promotion() {
     first.sql("postgres", "CREATE TABLE marks (n int)");
     archive.base(&first);
     let mut second = standby_of(&first, &archive);
-    let lsn = mark(&first, 1);
+    let lsn = marked(&first, 1);
     archive.run(&["pg", "stream", "shop", "--until", &lsn]).ends(0);
-    let lsn = mark(&first, 2);
+    let lsn = marked(&first, 2);
     caught_up(&second, &lsn);
     first.kill();
     second.promote();
-    let lsn = mark(&second, 3);
+    let lsn = marked(&second, 3);
     archive.run(&["pg", "stream", &named(&second, "postgres"), "--until", &lsn]).ends(0);
     let recovered = archive.recovered(15, "data", &[]);
     assert_eq!(marks(&recovered), "1 2 3");
@@ -134,7 +157,7 @@ fn a_log_that_the_server_has_removed_is_a_gap_and_the_stream_goes_on() {
     let server = PostgresServer::start(17);
     server.sql("postgres", "CREATE TABLE marks (n int)");
     archive.base(&server);
-    let lsn = mark(&server, 1);
+    let lsn = marked(&server, 1);
     archive.run(&["pg", "stream", "shop", "--until", &lsn]).ends(0);
     // Somebody drops the slot, and the server removes what it held.
     server.sql("postgres", "SELECT pg_drop_replication_slot('holdfast_shop')");
@@ -143,7 +166,7 @@ fn a_log_that_the_server_has_removed_is_a_gap_and_the_stream_goes_on() {
         server.sql("postgres", "SELECT pg_switch_wal()");
         server.sql("postgres", "CHECKPOINT");
     }
-    let lsn = mark(&server, 2);
+    let lsn = marked(&server, 2);
     let streamed = archive.run(&["pg", "stream", "shop", "--until", &lsn]).ends(0);
     assert!(streamed.stderr.contains("HF-PG-014"), "{}", streamed.stderr);
     let status = archive.run(&["pg", "status", "shop"]).ends(4);

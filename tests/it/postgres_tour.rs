@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use crate::mount::can_mount;
-use crate::postgres_server::{PostgresServer, bin, server_user};
-use crate::postgres_wal::{Archive, archived};
+use crate::postgres_server::{PostgresServer, bin};
+use crate::postgres_wal::{Archive, archived, as_server_user};
 
 /// The commands of a block of the chapter, comments cut off.
 fn chapter(number: usize) -> Vec<String> {
@@ -68,14 +69,10 @@ fn the_chapter_of_the_readme_works_as_printed() {
                  'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
             );
         }
-        let mut shell = match server_user() {
-            Some((user, group)) if !mounts => {
-                let mut shell = std::process::Command::new("setpriv");
-                shell.args(["--reuid", &user.to_string(), "--regid", &group.to_string()]);
-                shell.args(["--clear-groups", "--", "bash"]);
-                shell
-            }
-            _ => std::process::Command::new("bash"),
+        let mut shell = if mounts {
+            std::process::Command::new("bash")
+        } else {
+            as_server_user(Path::new("bash"))
         };
         shell.args(["-euo", "pipefail", "-c", &line]).current_dir(archive.path("")).env_clear();
         // Whoever mounts has the keys too.
@@ -97,7 +94,7 @@ fn the_chapter_of_the_readme_works_as_printed() {
             archived(&server);
         }
     }
-    let count = |port: u16, folder: &std::path::Path| {
+    let count = |port: u16, folder: &Path| {
         let mut psql = server.command("psql");
         psql.args(["-XAtq", "-h", folder.to_str().unwrap(), "-p", &port.to_string(), "shop"]);
         let output = psql.args(["-c", "SELECT count(*) FROM orders"]).output().unwrap();

@@ -1,8 +1,10 @@
 //! The log of real servers: archived, fetched, recovered from to a moment, and refused where it
 //! would not lead there.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -18,19 +20,31 @@ pub struct Archive {
 
 impl Archive {
     pub fn new() -> Self {
+        Self::at("", &[])
+    }
+
+    /// One whose repository is elsewhere, with variables that lead there.
+    pub fn at(repository: &str, variables: &[(&str, &str)]) -> Self {
         let folder = servers_folder();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let repository = match repository {
+            "" => at("repository"),
+            elsewhere => elsewhere.to_owned(),
+        };
         fs::write(at("password"), "of the tests\n").unwrap();
         fs::copy(env!("CARGO_BIN_EXE_holdfast"), at("holdfast")).unwrap();
-        let script = format!(
-            "#!/bin/sh\nexport HOLDFAST_PASSWORD_FILE={} HOLDFAST_REPO={} HOLDFAST_STATE_DIR={}\n\
-             export HOME={}\nexec {} \"$@\"\n",
-            at("password"),
-            at("repository"),
-            at("state"),
-            at(""),
-            at("holdfast"),
-        );
+        let (password, state, home) = (at("password"), at("state"), at(""));
+        let own = [
+            ("HOLDFAST_PASSWORD_FILE", &*password),
+            ("HOLDFAST_REPO", &*repository),
+            ("HOLDFAST_STATE_DIR", &*state),
+            ("HOME", &*home),
+        ];
+        let mut script = "#!/bin/sh\n".to_owned();
+        for (name, value) in own.iter().chain(variables) {
+            writeln!(script, "export {name}='{value}'").unwrap();
+        }
+        writeln!(script, "exec {} \"$@\"", at("holdfast")).unwrap();
         fs::write(at("run"), script).unwrap();
         let archive = Self { folder };
         hand_over(archive.folder.path());
@@ -47,18 +61,16 @@ impl Archive {
         self.folder.path().join(name)
     }
 
+    /// The program as the server's user, without input.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = as_server_user(&self.path("run"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program as the server's user.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
-        let mut command = match server_user() {
-            Some((user, group)) => {
-                let mut command = std::process::Command::new("setpriv");
-                command.args(["--reuid", &user.to_string(), "--regid", &group.to_string()]);
-                command.args(["--clear-groups", "--"]).arg(self.path("run"));
-                command
-            }
-            None => std::process::Command::new(self.path("run")),
-        };
-        let output = command.args(arguments).current_dir(self.folder.path()).output().unwrap();
+        let output = self.command(arguments).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Outcome {
             code: output.status.code().unwrap_or(-1),
@@ -91,6 +103,16 @@ impl Archive {
     }
 }
 
+/// A program as the user that servers run as.
+pub fn as_server_user(program: &Path) -> Command {
+    let Some((user, group)) = server_user() else { return Command::new(program) };
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user.to_string(), "--regid", &group.to_string()]);
+    // It ends also when this process is killed.
+    command.args(["--clear-groups", "--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// Ends the segment, and waits until it is archived.
 pub fn archived(server: &PostgresServer) {
     // A segment without anything in it is not ended; what is written is no transaction.
@@ -101,11 +123,11 @@ pub fn archived(server: &PostgresServer) {
     server.wait_until("postgres", &query);
 }
 
-fn mark(server: &PostgresServer, number: u32) {
+pub fn mark(server: &PostgresServer, number: u32) {
     server.sql("postgres", &format!("INSERT INTO marks VALUES ({number})"));
 }
 
-fn marks(server: &PostgresServer) -> String {
+pub fn marks(server: &PostgresServer) -> String {
     server.sql("postgres", "SELECT string_agg(n::text, ' ' ORDER BY n) FROM marks")
 }
 

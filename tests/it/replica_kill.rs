@@ -22,7 +22,8 @@ fn place() -> Place {
     place
 }
 
-fn moments(in_ci: u64, else_: u64) -> u64 {
+/// How many moments are tried.
+pub fn moments(in_ci: u64, else_: u64) -> u64 {
     if std::env::var_os("CI").is_some_and(|value| value == "true") { in_ci } else { else_ }
 }
 
@@ -36,7 +37,7 @@ fn killed_after(place: &Place, arguments: &[&str], micros: u64) -> bool {
 }
 
 /// How long the whole takes, in microseconds.
-fn time_of(work: impl FnOnce()) -> u64 {
+pub fn time_of(work: impl FnOnce()) -> u64 {
     let begun = Instant::now();
     work();
     u64::try_from(begun.elapsed().as_micros()).unwrap().max(1000)

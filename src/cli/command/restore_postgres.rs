@@ -47,11 +47,12 @@ pub fn run(
     let target = args.target.as_deref().ok_or_else(|| {
         CommandError::new(&usage::ARGUMENT, "a data directory needs --target DIR")
     })?;
-    let mut bases = bases_of(reading, context, source)?;
+    let mut bases = bases_of(reading, context, source, only)?;
     if let Some(only) = only {
         bases.retain(|base| base.found.0.name.id.to_string() == only);
     }
-    let archive = WalArchive::read(reading, context, &wal_source(source))?;
+    let system = bases.first().map(|base| &*base.facts.cluster.system);
+    let archive = WalArchive::read(reading, context, &wal_source(source), system)?;
     let plan = plan(&bases, &archive, &args.postgres.point, context, source)?;
     let base = &bases[plan.base];
     let mapping = mapping(args, &base.facts)?;

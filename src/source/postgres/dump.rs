@@ -31,6 +31,8 @@ const TOC_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const TRAILER_BYTES_MAX: u64 = 1024;
 /// Tables that are named in a message.
 const TABLES_NAMED: usize = 5;
+/// How often a dump is begun whose tables are replaced before they are locked.
+const BEGINNINGS_MAX: usize = 3;
 
 /// What is to be dumped, and with what.
 #[derive(Clone)]
@@ -163,7 +165,38 @@ impl PlannedDump {
     ///
     /// # Errors
     /// A role that does not see every row, a server or a program that does not fit, what they say.
-    pub fn plan(source: DumpSource, restrict_key: &str) -> Result<Self, DumpError> {
+    pub fn plan(source: &DumpSource, restrict_key: &str) -> Result<Self, DumpError> {
+        let mut replaced = String::new();
+        for _ in 0..BEGINNINGS_MAX {
+            let mut this = Self::begin(source.clone(), restrict_key)?;
+            replaced = this.replaced()?;
+            if replaced.is_empty() {
+                this.order_by_size()?;
+                return Ok(this);
+            }
+        }
+        let what = "was replaced or emptied before it was locked, each time";
+        Err(dump(&format!("{replaced} {what}")).into())
+    }
+
+    /// Tables that are others than those that the snapshot of the database sees. Emptied, rewritten
+    /// or made anew between the snapshot and the lock, they have none of the rows that it has.
+    fn replaced(&mut self) -> Result<String, PostgresError> {
+        let rows = self.coordinator.query(&format!(
+            "SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_class c \
+             WHERE c.oid = ANY ('{{{}}}'::pg_catalog.oid[]) AND c.relfilenode \
+             IS DISTINCT FROM coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)",
+            self.numbers()
+        ))?;
+        Ok(named(rows))
+    }
+
+    fn numbers(&self) -> String {
+        let numbers = self.tables.iter().map(|table| table.oid.to_string());
+        numbers.collect::<Vec<_>>().join(",")
+    }
+
+    fn begin(source: DumpSource, restrict_key: &str) -> Result<Self, DumpError> {
         let mut sql = source.open(Purpose::Sql)?;
         let server = ServerFacts::read(&mut sql)?;
         let tools =
@@ -214,7 +247,6 @@ impl PlannedDump {
         };
         this.text_settings = pairs(this.connect()?.query(TEXT_SETTINGS)?);
         this.take_files(served.copies.into())?;
-        this.order_by_size()?;
         Ok(this)
     }
 
@@ -290,11 +322,10 @@ impl PlannedDump {
     }
 
     fn order_by_size(&mut self) -> Result<(), PostgresError> {
-        let numbers: Vec<String> = self.tables.iter().map(|table| table.oid.to_string()).collect();
         let rows = self.coordinator.query(&format!(
             "SELECT o, coalesce(pg_catalog.pg_table_size(o), 0) \
              FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) AS o",
-            numbers.join(",")
+            self.numbers()
         ))?;
         let size = |row: &Row| {
             let [Some(oid), Some(size)] = &row[..] else { return None };
@@ -378,12 +409,16 @@ fn require_every_row(sql: &mut Connection) -> Result<(), PostgresError> {
     let Some(role) = rows.first().and_then(|row| row.last().cloned().flatten()) else {
         return Ok(());
     };
+    Err(PostgresError::RowSecurity { role, tables: named(rows) })
+}
+
+/// The first values of rows, in one line.
+fn named(rows: Vec<Row>) -> String {
     let more = rows.len().saturating_sub(TABLES_NAMED);
     let names = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());
-    let mut tables = names.take(TABLES_NAMED).collect::<Vec<_>>();
-    tables.extend((more > 0).then(|| format!("{more} more")));
-    let tables = tables.join(", ");
-    Err(PostgresError::RowSecurity { role, tables })
+    let mut names = names.take(TABLES_NAMED).collect::<Vec<_>>();
+    names.extend((more > 0).then(|| format!("{more} more")));
+    names.join(", ")
 }
 
 /// Roles and tablespaces, which belong to no database.

@@ -48,8 +48,9 @@ struct ServerState {
 /// Shows it.
 pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
     let reading = Reading::open(context)?;
-    let bases = bases_of(&reading, context, &args.source)?;
-    let archive = WalArchive::read(&reading, context, &wal_source(&args.source))?;
+    let bases = bases_of(&reading, context, &args.source, None)?;
+    let system = bases.first().map(|base| &*base.facts.cluster.system);
+    let archive = WalArchive::read(&reading, context, &wal_source(&args.source), system)?;
     let coverage = archive.coverage();
     let known = KnownSources::read_at(&reading.repository.state)?;
     let newest = archive.facts().map(|facts| facts.newest.clone()).max();

@@ -26,6 +26,7 @@ use crate::format::postgres::facts::ClusterFacts;
 use crate::format::postgres::lsn::{Lsn, Timeline};
 use crate::progress::Progress;
 use crate::repo::session::SessionOptions;
+use crate::repo::state::StateDir;
 use crate::source::postgres::connection::Purpose;
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::replication::{
@@ -76,6 +77,8 @@ pub struct StreamArgs {
 /// The state of a stream that outlives its connections.
 struct Streamer<'a> {
     context: &'a Context,
+    /// Local state: a store that is away must not end the stream.
+    state: StateDir,
     server: NamedServer,
     slot: String,
     flush_every: Duration,
@@ -136,6 +139,7 @@ pub fn run(args: &StreamArgs, context: &Context) -> Result<Exit, CommandError> {
     let slot = args.slot.clone().unwrap_or_else(|| slot_name(&server.name));
     let mut streamer = Streamer {
         context,
+        state: repository.state.clone(),
         server,
         slot,
         flush_every: fixed_span(args.flush_every)?,
@@ -222,8 +226,7 @@ impl Streamer<'_> {
         slot: Option<(Lsn, Timeline)>,
         flushed: Lsn,
     ) -> Result<Option<(Timeline, Lsn)>, CommandError> {
-        let repository = open(self.context)?;
-        let series = WalSeries::read(&repository.state, &wal_source(&self.server.name))?;
+        let series = WalSeries::read(&self.state, &wal_source(&self.server.name))?;
         let slot = slot.map(|(lsn, timeline)| (timeline, lsn));
         let saved = series.filter(|series| series.cluster.system == self.cluster.system);
         let saved = saved.and_then(|series| {
@@ -284,8 +287,8 @@ impl Streamer<'_> {
             }
             stream => stream?,
         };
-        let folder = self.spool_folder()?;
-        let mut spool = WalSpool::begin(&folder, size, timeline, from)
+        let series = WalSeries::path(&self.state, &wal_source(&self.server.name));
+        let mut spool = WalSpool::begin(&series.with_extension("spool"), size, timeline, from)
             .map_err(|error| CommandError::classify(&error, &postgres::SPOOL))?;
         let (mut saved_at, mut replied_at) = (Instant::now(), Instant::now());
         loop {
@@ -361,12 +364,6 @@ impl Streamer<'_> {
         }
     }
 
-    fn spool_folder(&self) -> Result<std::path::PathBuf, CommandError> {
-        let repository = open(self.context)?;
-        let path = WalSeries::path(&repository.state, &wal_source(&self.server.name));
-        Ok(path.with_extension("spool"))
-    }
-
     /// Saves files; a store that does not answer is tried again until it does, and the server
     /// keeps its log meanwhile.
     fn save(&mut self, files: &[WalInput]) -> Result<(), CommandError> {
@@ -376,6 +373,7 @@ impl Streamer<'_> {
             let run = WalRun {
                 name: &self.server.name,
                 cluster: self.cluster.clone(),
+                owner: Some(self.cluster.system.clone()),
                 label: label(&wal_source(&self.server.name)),
                 newest: format_rfc3339(newest),
                 options: SessionOptions { threads: 1, level: level(self.context) },
@@ -404,7 +402,8 @@ impl Streamer<'_> {
                 (Err(error), None) => wal_error(error),
             };
             let id = error.id();
-            let what = format!("the log is not saved: {} ({id}); trying again", error.what());
+            let why = error.causes().last().map_or(error.what(), String::as_str);
+            let what = format!("the log is not saved: {why} ({id}); trying again");
             self.context.output.warning(&what);
             if wait(delay) {
                 return Err(error);

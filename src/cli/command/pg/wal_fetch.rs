@@ -2,7 +2,7 @@
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,6 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::restore;
 use crate::cli::postgres::{KnownSources, only_name};
+use crate::cli::postgres_bases::bases_of;
 use crate::cli::reading::Reading;
 use crate::cli::wal_archive::{FoundFile, WalArchive};
 
@@ -43,7 +44,13 @@ pub fn run(args: &WalFetchArgs, context: &Context) -> Result<Exit, CommandError>
     let reading = Reading::open(context)?;
     let known = KnownSources::read_at(&reading.repository.state)?;
     let name = args.source.clone().map_or_else(|| only_name(context, &known), Ok)?;
-    let archive = WalArchive::read(&reading, context, &wal_source(&name))?;
+    let system = match system_beside(&args.path) {
+        Some(system) => Some(system),
+        None => {
+            bases_of(&reading, context, &name, None)?.pop().map(|base| base.facts.cluster.system)
+        }
+    };
+    let archive = WalArchive::read(&reading, context, &wal_source(&name), system.as_deref())?;
     let Some(found) = archive.find(&args.file)? else {
         context.output.summary(Exit::NotArchived, &json!({ "file": args.file, "found": false }));
         return Ok(Exit::NotArchived);
@@ -51,6 +58,15 @@ pub fn run(args: &WalFetchArgs, context: &Context) -> Result<Exit, CommandError>
     write(&archive, &found, &args.path)?;
     context.output.summary(Exit::Done, &json!({ "file": args.file, "found": true }));
     Ok(Exit::Done)
+}
+
+/// System identifier of the cluster in whose folder of the log the path is.
+#[must_use]
+pub fn system_beside(path: &Path) -> Option<String> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut system = [0; 8];
+    File::open(folder.join("../global/pg_control")).ok()?.read_exact(&mut system).ok()?;
+    Some(u64::from_ne_bytes(system).to_string())
 }
 
 /// Puts the whole file at `path`, or nothing.

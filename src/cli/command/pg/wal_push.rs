@@ -18,6 +18,7 @@ use crate::backup::postgres_wal::{
 use crate::backup::run::SnapshotLabel;
 use crate::backup::wal_series::WalSeries;
 use crate::cli::command::backup_run::{backup_error, level};
+use crate::cli::command::pg::wal_fetch::system_beside;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::postgres;
@@ -61,10 +62,15 @@ pub fn run(args: &WalPushArgs, context: &Context) -> Result<Exit, CommandError> 
     let state = known_id.map(|id| StateDir::open(&states, id)).transpose()?;
     let known = state.as_ref().map(KnownSources::read_at).transpose()?.unwrap_or_default();
     let name = args.source.clone().map_or_else(|| only_name(context, &known), Ok)?;
+    let owner = known.0.get(&name).map(|one| one.cluster.system.clone());
     let series = match &state {
         Some(state) => WalSeries::read(state, &wal_source(&name))?,
         None => None,
     };
+    // What another cluster saved under the name before is not to be compared with.
+    let is_of_owner =
+        |series: &WalSeries| owner.as_ref().is_none_or(|o| *o == series.cluster.system);
+    let series = series.filter(is_of_owner);
     let input = input_of(&args.path, &file)?;
     if let Some(saved) = series.as_ref().and_then(|series| series.files.get(&file))
         && is_same(&input, saved).map_err(backup_error)?
@@ -78,6 +84,7 @@ pub fn run(args: &WalPushArgs, context: &Context) -> Result<Exit, CommandError> 
     let run = WalRun {
         name: &name,
         cluster,
+        owner,
         label: label(&wal_source(&name)),
         newest: newest(&files, context),
         options: SessionOptions { threads: 2, level: level(context) },
@@ -195,13 +202,10 @@ fn cluster_of(
         {
             head.require(segment).map_err(|error| wrong(&error))?;
         }
-        (head.system, head.size.bytes())
+        (head.system.to_string(), head.size.bytes())
     } else {
-        let control = folder.join("../global/pg_control");
-        let control_head = head_of(&control).unwrap_or_default();
-        match (control_head.get(..8), &before) {
+        match (system_beside(path), &before) {
             (Some(system), _) => {
-                let system = u64::from_ne_bytes(system.try_into().unwrap_or_default());
                 let bytes = before.as_ref().map_or(16 << 20, |cluster| cluster.segment_bytes);
                 (system, bytes)
             }
@@ -212,7 +216,6 @@ fn cluster_of(
             }
         }
     };
-    let system = system.to_string();
     if let Some(known) = known.0.get(source)
         && known.cluster.system != system
     {
