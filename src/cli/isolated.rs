@@ -35,9 +35,11 @@ const POLL: Duration = Duration::from_millis(50);
 /// Jobs of `pg_restore`.
 const RESTORE_JOBS: u32 = 4;
 /// Settings of a server that is thrown away, and that nobody else reaches.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("fsync", "off"),
     ("shared_buffers", "128MB"),
+    ("huge_pages", "try"),
+    ("statement_timeout", "0"),
     ("autovacuum", "off"),
     ("primary_conninfo", ""),
 ];

@@ -1,12 +1,13 @@
 //! A data directory that is there before its data is: the base backup and its log, laid out over a
 //! local folder and mounted.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,8 @@ use crate::source::postgres::private_folder::PrivateFolder;
 const SEAL: &str = "PG_VERSION";
 /// What was laid out, beside it.
 const STATE: &str = ".holdfast.start.json";
+/// Held while the folder is in use.
+const LOCK: &str = ".holdfast.lock";
 /// Memory for decoded data.
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -100,8 +103,9 @@ pub struct LiveDirectory {
     shown: Shown,
     mounted: Option<Mounted>,
     point: PathBuf,
-    /// Goes last.
     workspace: PrivateFolder,
+    /// Goes last.
+    _lock: Option<File>,
 }
 
 impl LiveDirectory {
@@ -115,6 +119,7 @@ impl LiveDirectory {
         source: &str,
         options: &LiveOptions<'_>,
     ) -> Result<Self, CommandError> {
+        let lock = options.hydrate.map(lock).transpose()?;
         let before = options.hydrate.map(read_state).transpose()?.flatten();
         let prepared = match &before {
             Some(_) => None,
@@ -172,6 +177,7 @@ impl LiveDirectory {
             mounted: Some(mounted),
             point,
             workspace,
+            _lock: lock,
         };
         if let Some(prepared) = &prepared {
             prepared.finish(context, &this.point)?;
@@ -347,7 +353,11 @@ fn layer(path: &Path, error: &io::Error) -> CommandError {
 fn require_empty(base: &Path) -> Result<(), CommandError> {
     std::fs::create_dir_all(base).map_err(|error| layer(base, &error))?;
     let mut entries = std::fs::read_dir(base).map_err(|error| layer(base, &error))?;
-    if entries.next().is_none() {
+    // Our own lock is there.
+    let is_other = |entry: &io::Result<std::fs::DirEntry>| {
+        entry.as_ref().is_ok_and(|entry| entry.file_name() != LOCK)
+    };
+    if !entries.any(|entry| is_other(&entry)) {
         return Ok(());
     }
     let what = format!("{} is not empty", base.display());
@@ -372,6 +382,23 @@ fn clear_up(base: &Path) -> Result<(), CommandError> {
         drop(point.parent().map(std::fs::remove_dir));
     }
     Ok(())
+}
+
+/// Keeps others out of a folder while it is in use.
+fn lock(base: &Path) -> Result<File, CommandError> {
+    std::fs::create_dir_all(base).map_err(|error| layer(base, &error))?;
+    let path = base.join(LOCK);
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(|error| layer(&path, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let what = format!("another pg start works in {}", base.display());
+            Err(CommandError::new(&postgres::LAYER, what))
+        }
+        Err(error) => Err(layer(&path, &error.into())),
+    }
 }
 
 /// What was laid out in a folder before.

@@ -212,6 +212,13 @@ fn what_was_committed_survives_a_kill_and_becomes_a_directory_of_its_own() {
         live.sql("INSERT INTO rows SELECT n, 'z' FROM generate_series(1501, 2000) n; CHECKPOINT");
         live.sql("UPDATE rows SET t = 'w' WHERE n <= 10");
         assert_eq!(count(&live), "2000 496010");
+        // Nobody else gets at the folder, or at the server.
+        let (other, programs) = (servers_folder(), bin(version, "postgres"));
+        let at = ["--socket", other.path().to_str().unwrap(), "--pg-bin"];
+        let at = [&at[..], &[programs.parent().unwrap().to_str().unwrap()], &hydrate].concat();
+        let (code, said) = refusal(&archive, &at);
+        assert!(code != 0 && said.contains("another pg start works in"), "{said}");
+        assert_eq!(count(&live), "2000 496010");
         live.signal(Signal::KILL);
         drop(live);
         assert!(!target.join("PG_VERSION").exists());

@@ -17,8 +17,13 @@ pub struct Recovery {
 }
 
 /// Settings that say how to recover; those of the backup must not stay.
-const OWN: [&str; 4] =
-    ["recovery_target", "restore_command", "recovery_end_command", "primary_conninfo"];
+const OWN: [&str; 5] = [
+    "recovery_target",
+    "restore_command",
+    "recovery_end_command",
+    "archive_cleanup_command",
+    "primary_conninfo",
+];
 
 /// The new content of `postgresql.auto.conf`.
 ///
@@ -44,6 +49,9 @@ pub fn auto_conf(before: &str, recovery: Option<&Recovery>, keeps_archiving: boo
     if let Some(recovery) = recovery {
         // All of the log is in pg_wal, where the server looks when the command has nothing.
         set("restore_command", recovery.restore_command.as_deref().unwrap_or("false"));
+        // These may stand in postgresql.conf, and would reach into the archive of the original.
+        set("archive_cleanup_command", "");
+        set("recovery_end_command", "");
         set("recovery_target_timeline", &recovery.timeline.to_string());
         if let Some((name, value)) = target(&recovery.point) {
             set(name, &value);
@@ -82,7 +90,8 @@ mod tests {
         };
         let after = auto_conf(before, Some(&recovery), false);
         let expected = "# auto\nwork_mem = '8MB'\narchive_mode = 'off'\n\
-                        restore_command = 'it''s'\nrecovery_target_timeline = '2'\n\
+                        restore_command = 'it''s'\narchive_cleanup_command = ''\n\
+                        recovery_end_command = ''\nrecovery_target_timeline = '2'\n\
                         recovery_target_time = '2026-11-23 01:30:00.5+00'\n\
                         recovery_target_action = 'promote'\n";
         assert_eq!(after, expected);

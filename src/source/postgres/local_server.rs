@@ -243,6 +243,13 @@ impl ServerOptions {
             // Each file of its own would be opened, and what was laid out is durable.
             ("recovery_init_sync_method", "syncfs"),
             ("allow_in_place_tablespaces", "on"),
+            ("unix_socket_group", ""),
+            // What would reach out to the original's surroundings, or wait for them.
+            ("archive_cleanup_command", ""),
+            ("recovery_end_command", ""),
+            ("synchronous_standby_names", ""),
+            ("max_logical_replication_workers", "0"),
+            ("cron.launch_active_jobs", "off"),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }
@@ -290,20 +297,19 @@ pub fn end_left_server(pid_file: &Path) -> Result<Option<PathBuf>, PostgresError
         let stat = std::fs::read_to_string(format!("{process}/stat"));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     };
-    let is_it = || {
-        let arguments = std::fs::read(format!("{process}/cmdline")).unwrap_or_default();
-        is_there() && arguments.split(|byte| *byte == 0).any(|word| word == data.as_bytes())
-    };
-    let begun = Instant::now();
+    let arguments = std::fs::read(format!("{process}/cmdline")).unwrap_or_default();
+    let is_it = arguments.split(|byte| *byte == 0).any(|word| word == data.as_bytes());
     for signal in [Signal::QUIT, Signal::KILL] {
-        if is_it() {
-            let _ = kill_process(pid, signal);
+        if !is_it || !is_there() {
+            break;
         }
-        while is_it() && begun.elapsed() < QUIT_PATIENCE {
+        let _ = kill_process(pid, signal);
+        let begun = Instant::now();
+        while is_there() && begun.elapsed() < QUIT_PATIENCE {
             std::thread::sleep(POLL);
         }
     }
-    if is_it() {
+    if is_it && is_there() {
         let what = format!("the server of an earlier run, process {pid:?}, does not end");
         return Err(PostgresError::File { path: pid_file.to_owned(), what });
     }
