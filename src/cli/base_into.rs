@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::cli::command::restore::RestoreArgs;
 use crate::cli::context::Context;
-use crate::cli::drill_checks::Checked;
+use crate::cli::drill_checks::{CLIENT_OPTIONS, Checked};
 use crate::cli::error::CommandError;
 use crate::cli::explain::postgres;
 use crate::cli::fetched_dump::not_restored;
@@ -137,6 +137,7 @@ impl BaseInto<'_> {
         set("PGPORT", "5432".into());
         set("PGUSER", checked.role.into());
         set("PGDATABASE", name.into());
+        set("PGOPTIONS", CLIENT_OPTIONS.into());
         let dumped = CommandStream::start(&argv, environment, None).and_then(read_whole);
         dumped.map_err(|error| not_restored(&DumpError::Source(error)))?;
         let (toc, list) = self.contents(&place, folder)?;

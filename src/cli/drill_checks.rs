@@ -14,7 +14,7 @@ use crate::source::error::SourceError;
 use crate::source::postgres::connection::Connection;
 use crate::source::postgres::dump_tools::{DumpTools, Variables, without_settings};
 use crate::source::postgres::error::PostgresError;
-use crate::source::postgres::local_server::LocalServer;
+use crate::source::postgres::local_server::{LocalServer, MAINTENANCE};
 use crate::source::postgres::replication::literal;
 use crate::source::postgres::row_sums::rows_of;
 use crate::source::postgres::server::TIME_SQL;
@@ -28,7 +28,11 @@ const SAID_BYTES_MAX: usize = 64 * 1024;
 const LINES_SHOWN: usize = 20;
 /// What `pg_dump` sets before it asks for rows.
 const COPY_SETTINGS: &str = "SET search_path = ''; SET DateStyle = 'ISO'; \
-     SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; SET statement_timeout = 0";
+     SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; SET statement_timeout = 0; \
+     SET zero_damaged_pages = off; SET ignore_checksum_failure = off";
+/// The same for programs, whatever is set for the role or the database.
+pub const CLIENT_OPTIONS: &str = "-c statement_timeout=0 -c zero_damaged_pages=off \
+     -c ignore_checksum_failure=off";
 
 /// The server, and who looks.
 pub struct Checked<'a> {
@@ -62,11 +66,21 @@ impl Checked<'_> {
 
     /// Databases that can be connected to, without the templates.
     pub fn databases(&self) -> Result<Vec<String>, PostgresError> {
-        let rows = self.connect("postgres")?.query(
+        let rows = self.connect(MAINTENANCE)?.query(
             "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate \
              ORDER BY datname",
         )?;
         Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    }
+
+    /// Pages that were damaged on the server already.
+    #[must_use]
+    pub fn pages(count: u64) -> Check {
+        let name = "pages of the backup";
+        match count {
+            0 => check(name, Outcome::Passed, "none was damaged"),
+            _ => check(name, Outcome::Failed, format!("{count} were damaged on the server")),
+        }
     }
 
     /// Every table and index by `pg_amcheck`, where it and its extension are there.
@@ -77,7 +91,7 @@ impl Checked<'_> {
         if !std::path::Path::new(&program).is_file() {
             return check(name, Outcome::Skipped, "the program is not on this host");
         }
-        let has_extension = self.connect("postgres").and_then(|mut sql| {
+        let has_extension = self.connect(MAINTENANCE).and_then(|mut sql| {
             sql.value(
                 "SELECT count(*) FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck'",
             )
@@ -89,7 +103,9 @@ impl Checked<'_> {
             Ok(_) => {}
             Err(error) => return check(name, Outcome::Failed, error.to_string()),
         }
-        let words = ["--all", "--install-missing", "--heapallindexed", "--no-password"];
+        let maintenance = format!("--maintenance-db={MAINTENANCE}");
+        let words =
+            ["--all", "--install-missing", "--heapallindexed", "--no-password", &maintenance];
         let mut argv: Vec<OsString> = vec![program];
         argv.extend(words.iter().map(OsString::from));
         let mut variables = without_settings(self.variables);
@@ -97,6 +113,7 @@ impl Checked<'_> {
         set("PGHOST", self.socket.as_os_str().to_owned());
         set("PGPORT", "5432".into());
         set("PGUSER", self.role.into());
+        set("PGOPTIONS", CLIENT_OPTIONS.into());
         let mut said = Vec::new();
         match said_by(&argv, variables, &mut said) {
             Ok(()) => check(name, Outcome::Passed, "all tables and indexes of all databases"),
@@ -222,7 +239,7 @@ impl Checked<'_> {
     pub fn last_transaction(&self) -> Option<Timestamp> {
         let value =
             TIME_SQL.replace("clock_timestamp()", "pg_catalog.pg_last_xact_replay_timestamp()");
-        let mut sql = self.connect("postgres").ok()?;
+        let mut sql = self.connect(MAINTENANCE).ok()?;
         sql.value(&format!("SELECT {value}")).ok()?.parse().ok()
     }
 }

@@ -1,9 +1,9 @@
 //! Databases that are brought up to be looked at: on the live directory of a base backup, or in a
 //! new cluster that a dump is restored into.
 
-use std::fs::{File, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use crate::restore::cat::cat;
 use crate::source::postgres::dump_restore::{NewDatabase, Ownership, RestoreTarget};
 use crate::source::postgres::dump_tools::{DumpTools, Variables, without_settings};
 use crate::source::postgres::error::PostgresError;
-use crate::source::postgres::local_server::{LocalServer, RunAs, ServerOptions};
+use crate::source::postgres::local_server::{LocalServer, MAINTENANCE, RunAs, ServerOptions};
 use crate::source::postgres::private_folder::PrivateFolder;
 
 /// How often is looked whether recovery is over.
@@ -104,11 +104,13 @@ impl Isolated<'_> {
         record.snapshot.clone_from(&directory.snapshot);
         let data = directory.data().to_owned();
         let folder = directory.workspace().to_owned();
+        let socket = self.run_folder(&folder)?;
+        record.checks.push(Checked::pages(directory.facts.bad_pages_count));
         watch.lap(record, "prepare");
-        let server = self.server(&tools, &data, &folder)?;
+        let server = self.server(&tools, &data, &folder, &socket)?;
         watch.lap(record, "start");
         let ended = self.recovered(server, record, &mut watch).map(|server| {
-            let checked = self.checked(&server, &tools, &folder);
+            let checked = self.checked(&server, &tools, &socket);
             look(&checked, None, record);
             watch.lap(record, "check");
             // It is thrown away: no last checkpoint.
@@ -141,9 +143,10 @@ impl Isolated<'_> {
         tools: &DumpTools,
         data: &Path,
         folder: &Path,
+        socket: &Path,
     ) -> Result<LocalServer, CommandError> {
-        let hba = self.private_file(folder, "hba", b"local all all trust\n")?;
-        let ident = self.private_file(folder, "ident", b"")?;
+        let hba = Self::private_file(folder, "hba", b"local all all trust\n")?;
+        let ident = Self::private_file(folder, "ident", b"")?;
         let mut settings: Vec<(String, String)> = SETTINGS
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -154,7 +157,7 @@ impl Isolated<'_> {
         let options = ServerOptions {
             programs: tools.folder.clone(),
             data: data.to_owned(),
-            socket: folder.to_owned(),
+            socket: socket.to_owned(),
             port: 5432,
             log: folder.join("log"),
             user: self.user,
@@ -164,17 +167,30 @@ impl Isolated<'_> {
         start(options, &self.local.role)?.ok_or_else(interrupted)
     }
 
-    fn private_file(
-        &self,
-        folder: &Path,
-        name: &str,
-        content: &[u8],
-    ) -> Result<PathBuf, CommandError> {
-        let path = folder.join(name);
-        let made = File::create(&path).and_then(|mut file| file.write_all(content));
-        let made = made.and_then(|()| match self.user {
-            Some(user) => chown(&path, Some(user.uid), Some(user.gid)),
+    /// Makes the folder of ours one that the server's user passes through, and in it one that is
+    /// that user's: no file that we write lies where somebody else can put a link.
+    fn run_folder(&self, own: &Path) -> Result<PathBuf, CommandError> {
+        let path = own.join("run");
+        let made = DirBuilder::new().mode(0o700).create(&path).and_then(|()| match self.user {
+            Some(RunAs { uid, gid }) => {
+                std::fs::set_permissions(own, Permissions::from_mode(0o711))?;
+                chown(&path, Some(uid), Some(gid))
+            }
             None => Ok(()),
+        });
+        made.map(|()| path).map_err(|error| {
+            CommandError::new(&postgres::LAYER, "cannot make a folder").because(&error)
+        })
+    }
+
+    /// A file that the server reads, and that only we write.
+    fn private_file(folder: &Path, name: &str, content: &[u8]) -> Result<PathBuf, CommandError> {
+        let path = folder.join(name);
+        let mut options = File::options();
+        let made = options.write(true).create_new(true).open(&path);
+        let made = made.and_then(|mut file| {
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.write_all(content)
         });
         made.map(|()| path.clone()).map_err(|error| {
             CommandError::new(&postgres::LAYER, format!("cannot make {}", path.display()))
@@ -194,11 +210,11 @@ impl Isolated<'_> {
                 let (status, log) = (status.to_string(), server.log_tail());
                 return Err(not_started(&PostgresError::Ended { status, log }));
             }
-            let asked = server.connect(&self.local.role, "postgres");
+            let asked = server.connect(&self.local.role, MAINTENANCE);
             let is_over = asked.and_then(|mut sql| sql.value("SELECT pg_is_in_recovery()"));
             match is_over {
                 Ok(answer) if answer == "f" => break,
-                Err(error) if is_login(&error) => return Err(failed(&error)),
+                Err(error) if is_final(&error) => return Err(failed(&error)),
                 // It is on its way, or ends.
                 _ => {}
             }
@@ -230,12 +246,12 @@ impl Isolated<'_> {
         let folder = PrivateFolder::create(&self.local.workspace());
         let folder = folder.map_err(|error| CommandError::classify(&error, &postgres::LAYER))?;
         let own = folder.path();
-        if let Some(RunAs { uid, gid }) = self.user {
-            chown(own, Some(uid), Some(gid)).map_err(|error| {
-                CommandError::new(&postgres::LAYER, "cannot give a folder away").because(&error)
-            })?;
-        }
-        let dump = FetchedDump { reading, snapshot, root, folder: own };
+        let socket = self.run_folder(own)?;
+        let saved = own.join("saved");
+        DirBuilder::new().mode(0o700).create(&saved).map_err(|error| {
+            CommandError::new(&postgres::LAYER, "cannot make a folder").because(&error)
+        })?;
+        let dump = FetchedDump { reading, snapshot, root, folder: &saved };
         let (toc, _) = dump.fetch(&[], self.context)?;
         let beside = |ending: &str| {
             let name = String::from_utf8_lossy(&root.path).into_owned();
@@ -246,18 +262,18 @@ impl Isolated<'_> {
                 .map(|_| bytes)
                 .map_err(|error| CommandError::classify(&error, &explain_restore::DAMAGED))
         };
-        let saved: DumpTables =
+        let tables: DumpTables =
             serde_json::from_slice(&beside("tables.json")?).map_err(|error| {
                 CommandError::new(&postgres::NOT_A_DUMP, "tables.json cannot be understood")
                     .because(&error)
             })?;
         let globals = beside("globals.sql")?;
         watch.lap(record, "prepare");
-        let data = own.join("data");
-        self.init_cluster(&tools, &data, own)?;
-        let server = self.server(&tools, &data, own)?;
+        let data = socket.join("cluster");
+        self.init_cluster(&tools, &data)?;
+        let server = self.server(&tools, &data, own, &socket)?;
         watch.lap(record, "start");
-        self.add_roles(&tools, own, &globals)?;
+        self.add_roles(&server, &globals)?;
         let target = RestoreTarget {
             address: server.address(&self.local.role, &facts.database),
             password: None,
@@ -284,8 +300,8 @@ impl Isolated<'_> {
         database.rename().map_err(|error| failed(&error))?;
         watch.lap(record, "restore");
         record.ready_seconds = Some(self.begun.elapsed().as_secs_f64());
-        let checked = self.checked(&server, &tools, own);
-        let rows = checked.rows_of_dump(&name, &toc, &saved);
+        let checked = self.checked(&server, &tools, &socket);
+        let rows = checked.rows_of_dump(&name, &toc, &tables);
         record.newest = Some(facts.moment);
         look(&checked, Some(rows), record);
         watch.lap(record, "check");
@@ -313,45 +329,38 @@ impl Isolated<'_> {
         Err(said.lines().fold(error, CommandError::because_text))
     }
 
-    fn init_cluster(
-        &self,
-        tools: &DumpTools,
-        data: &Path,
-        folder: &Path,
-    ) -> Result<(), CommandError> {
+    fn init_cluster(&self, tools: &DumpTools, data: &Path) -> Result<(), CommandError> {
         let mut command = Command::new(tools.program("initdb"));
         command.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-U"]);
         command.arg(&self.local.role).arg("-D").arg(data);
-        let _ = std::fs::set_permissions(folder, Permissions::from_mode(0o700));
         self.run(command, "initdb")
     }
 
     /// Makes the roles that the dump names. Tablespaces are left out: they lie in folders that the
     /// original may still use.
-    fn add_roles(
-        &self,
-        tools: &DumpTools,
-        folder: &Path,
-        globals: &[u8],
-    ) -> Result<(), CommandError> {
+    fn add_roles(&self, server: &LocalServer, globals: &[u8]) -> Result<(), CommandError> {
+        let mut sql = server.connect(&self.local.role, MAINTENANCE);
+        let sql = sql.as_mut().map_err(|error| failed(error))?;
         let is_kept = |line: &&[u8]| {
             [&b"CREATE ROLE "[..], b"ALTER ROLE ", b"GRANT "]
                 .iter()
                 .any(|word| line.starts_with(word))
         };
-        let lines = globals.split_inclusive(|byte| *byte == b'\n').filter(is_kept);
-        let text: Vec<u8> = lines.flatten().copied().collect();
-        let path = self.private_file(folder, "roles.sql", &text)?;
-        let mut command = Command::new(tools.program("psql"));
-        // The superuser is there already: that one line may fail.
-        command.args(["-X", "-q", "-d", "postgres", "-p", "5432", "-U", &self.local.role, "-h"]);
-        command.arg(folder).arg("-f").arg(path);
-        self.run(command, "psql")
+        // The superuser is there already, so that one fails; a role that is missing is seen when
+        // what it owns is restored.
+        let lines = globals.split(|byte| *byte == b'\n').filter(is_kept);
+        for error in lines.filter_map(|line| sql.query_bytes(line).err()) {
+            if error.code().is_none() {
+                return Err(failed(&error));
+            }
+        }
+        Ok(())
     }
 }
 
-fn is_login(error: &PostgresError) -> bool {
-    error.code().is_some_and(|code| code.starts_with("28"))
+/// Whether asking again is of no use: classes 57 (starting, ending) and 53 (busy) pass by.
+fn is_final(error: &PostgresError) -> bool {
+    error.code().is_some_and(|code| !code.starts_with("57") && !code.starts_with("53"))
 }
 
 fn interrupted() -> CommandError {

@@ -1,9 +1,11 @@
 //! A data directory that is there before its data is: the base backup and its log, laid out over a
 //! local folder and mounted.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,13 +21,14 @@ use crate::cli::mounting::Shown;
 use crate::cli::postgres_bases::{Base, bases_of};
 use crate::cli::postgres_recovery::{
     PointArgs, control_bytes, directory_error, plan, recovery_of, root_path, say_what_comes,
-    segment_names, settled_point, warn_of_libraries,
+    segment_names, settled_point, warn_of_libraries, warn_of_places,
 };
 use crate::cli::reading::Reading;
 use crate::cli::wal_archive::WalArchive;
 use crate::format::commit::SnapshotName;
 use crate::format::postgres::facts::BaseFacts;
 use crate::format::postgres::lsn::Timeline;
+use crate::id::RepositoryId;
 use crate::mount::fuse::{Ended, Mounted, Users};
 use crate::mount::overlay::blocks::OriginName;
 use crate::mount::overlay::folder::{Folder, Maker};
@@ -65,7 +68,10 @@ pub struct LiveOptions<'a> {
 /// What was laid out in a folder, so that it can be shown again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Laid {
+    repository: String,
     source: String,
+    /// Where recovery ends, as it was asked for.
+    point: String,
     /// Snapshots by their numbers, writer and id: the base backup first, then those of the log.
     snapshots: Vec<(String, String)>,
     facts: BaseFacts,
@@ -103,7 +109,7 @@ pub struct LiveDirectory {
     shown: Shown,
     mounted: Option<Mounted>,
     point: PathBuf,
-    workspace: PrivateFolder,
+    workspace: Option<PrivateFolder>,
     /// Goes last.
     _lock: Option<File>,
 }
@@ -127,11 +133,15 @@ impl LiveDirectory {
         };
         let laid = match (before, &prepared) {
             (Some(before), _) => {
-                let before = before.require_source(source)?;
-                clear_up(options.hydrate.expect("it was read from there"))?;
+                before.require_same(source, reading.repository.id, options)?;
+                let uid = options.owner.map_or(rustix::process::getuid().as_raw(), |o| o.uid);
+                clear_up(options.hydrate.expect("it was read from there"), uid)?;
                 before
             }
-            (None, prepared) => prepared.as_ref().expect("it was prepared").laid(source),
+            (None, prepared) => {
+                let prepared = prepared.as_ref().expect("it was prepared");
+                prepared.laid(source, reading.repository.id, options)
+            }
         };
         let workspace = PrivateFolder::create(options.workspace);
         let workspace =
@@ -141,10 +151,10 @@ impl LiveDirectory {
         for path in [&point, &local] {
             DirBuilder::new().mode(0o700).create(path).map_err(|error| layer(path, &error))?;
         }
-        if let Some(RunAs { uid, gid }) = options.owner {
-            for path in [own, &point] {
-                chown(path, Some(uid), Some(gid)).map_err(|error| layer(path, &error))?;
-            }
+        if options.owner.is_some() {
+            // Passed through by the server's user; nothing in it is that user's.
+            let mode = Permissions::from_mode(0o711);
+            std::fs::set_permissions(own, mode).map_err(|error| layer(own, &error))?;
         }
         let base = options.hydrate.map_or(local, Path::to_path_buf);
         let sources = [source.to_owned(), wal_source(source)];
@@ -162,7 +172,7 @@ impl LiveDirectory {
             require_empty(&base)?;
             prepared.lay_out(&layer_of).map_err(|error| layer(&base, &error))?;
         }
-        let folder = Arc::new(Folder::new(base.clone(), Arc::new(origin), SEAL));
+        let folder = Arc::new(Folder::new(base.clone(), Arc::new(origin), SEAL, owner));
         let users = if options.owner.is_some() { Users::All } else { Users::Owner };
         let mounted = mount(Arc::clone(&folder), &point, users).map_err(|error| {
             let what = format!("{} cannot be mounted over", point.display());
@@ -176,7 +186,7 @@ impl LiveDirectory {
             shown,
             mounted: Some(mounted),
             point,
-            workspace,
+            workspace: Some(workspace),
             _lock: lock,
         };
         if let Some(prepared) = &prepared {
@@ -192,10 +202,10 @@ impl LiveDirectory {
         &self.point
     }
 
-    /// A folder of ours that the server may enter.
+    /// A folder of ours that the server may pass through.
     #[must_use]
     pub fn workspace(&self) -> &Path {
-        self.workspace.path()
+        self.point.parent().unwrap_or(&self.point)
     }
 
     /// Prints the troubles that have come up.
@@ -223,7 +233,11 @@ impl LiveDirectory {
         match mounted.end() {
             Ok(Ended::Unmounted) => Ok(()),
             Ok(Ended::Detached) => Err(failed().because_text("it is still in use")),
-            Err(error) => Err(failed().because(&error)),
+            Err(error) => {
+                // Removing the folder would go through the mount.
+                std::mem::forget(self.workspace.take());
+                Err(failed().because(&error))
+            }
         }
     }
 
@@ -233,7 +247,14 @@ impl LiveDirectory {
     /// Something is missing, or the system failed.
     pub fn complete(mut self) -> Result<(), CommandError> {
         self.unmount()?;
-        complete(&self.folder, SEAL).map_err(|error| layer(self.folder.base(), &error))
+        complete(&self.folder, SEAL).map_err(|error| layer(self.folder.base(), &error))?;
+        let base = self.folder.base();
+        let Maker { uid, gid } = self.folder.owner();
+        let is_other = std::fs::metadata(base).is_ok_and(|found| found.uid() != uid);
+        if is_other {
+            chown(base, Some(uid), Some(gid)).map_err(|error| layer(base, &error))?;
+        }
+        Ok(())
     }
 }
 
@@ -292,17 +313,19 @@ impl Prepared {
         })
     }
 
-    fn laid(&self, source: &str) -> Laid {
+    fn laid(&self, source: &str, repository: RepositoryId, options: &LiveOptions<'_>) -> Laid {
         let name = |name: &SnapshotName| (name.writer.to_string(), name.id.to_string());
         Laid {
+            repository: repository.to_string(),
             source: source.to_owned(),
+            point: options.point.shown(),
             snapshots: self.snapshots.iter().map(name).collect(),
             facts: self.facts.clone(),
         }
     }
 
     fn lay_out(&self, layer: &Layer<'_>) -> io::Result<()> {
-        layer.give_top()?;
+        layer.take_top()?;
         let name = OriginName { snapshot: 0, path: self.root.clone() };
         // The control file comes last, the map would lead to the places of the original.
         let skipped: [&[u8]; 3] =
@@ -337,6 +360,7 @@ impl Prepared {
             recovery.point = settled_point(&directory, segments, &self.plan)?;
         }
         directory.set_recovery(recovery.as_ref(), false).map_err(failed)?;
+        warn_of_places(context, &directory);
         if directory.add_configuration(&self.facts.settings).map_err(failed)? {
             let what = "the configuration was not in the data directory: a small one was made";
             context.output.warning(what);
@@ -365,15 +389,15 @@ fn require_empty(base: &Path) -> Result<(), CommandError> {
 }
 
 /// Ends what an earlier run that was killed has left: its server, and its mount.
-fn clear_up(base: &Path) -> Result<(), CommandError> {
-    let left = end_left_server(&base.join("postmaster.pid"));
-    let left = left.map_err(|error| CommandError::new(&postgres::LAYER, error.to_string()))?;
+fn clear_up(base: &Path, owner: u32) -> Result<(), CommandError> {
     // Only a place that we have made: the data of a folder of ours.
-    let is_own = |path: &PathBuf| {
+    let is_own = |path: &Path| {
         let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
         path.ends_with("data") && folder.as_encoded_bytes().starts_with(b"holdfast-")
     };
-    if let Some(point) = left.filter(is_own) {
+    let left = end_left_server(&base.join("postmaster.pid"), owner, &is_own);
+    let left = left.map_err(|error| CommandError::new(&postgres::LAYER, error.to_string()))?;
+    if let Some(point) = left {
         let _ = unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         for folder in [&point, &point.with_file_name("local")] {
             drop(std::fs::remove_dir(folder));
@@ -403,6 +427,10 @@ fn lock(base: &Path) -> Result<File, CommandError> {
 
 /// What was laid out in a folder before.
 fn read_state(base: &Path) -> Result<Option<Laid>, CommandError> {
+    if base.join(SEAL).exists() {
+        let what = format!("{} is whole already: start PostgreSQL there", base.display());
+        return Err(CommandError::new(&postgres::LAYER, what));
+    }
     match std::fs::read(base.join(STATE)) {
         Ok(text) => {
             let laid = serde_json::from_slice(&text).map_err(io::Error::other);
@@ -414,12 +442,28 @@ fn read_state(base: &Path) -> Result<Option<Laid>, CommandError> {
 }
 
 impl Laid {
-    fn require_source(self, source: &str) -> Result<Self, CommandError> {
-        if self.source == source {
-            return Ok(self);
+    /// What was begun is not taken for something else.
+    fn require_same(
+        &self,
+        source: &str,
+        repository: RepositoryId,
+        options: &LiveOptions<'_>,
+    ) -> Result<(), CommandError> {
+        let base = self.snapshots.first().map_or("", |name| &*name.1);
+        let wanted = [
+            ("repository", &*self.repository, repository.to_string()),
+            ("source", &self.source, source.to_owned()),
+            ("point", &self.point, options.point.shown()),
+            ("snapshot", base, options.only.unwrap_or(base).to_owned()),
+        ];
+        for (what, begun, wanted) in wanted {
+            if begun != wanted {
+                let what = format!("the folder was begun with the {what} {begun}, not {wanted}");
+                return Err(CommandError::new(&postgres::LAYER, what)
+                    .hint("go on with what it was begun with, or name an empty folder"));
+            }
         }
-        let what = format!("the folder was begun with {}, not with {source}", self.source);
-        Err(CommandError::new(&postgres::LAYER, what))
+        Ok(())
     }
 
     fn names(&self) -> Result<Vec<SnapshotName>, CommandError> {

@@ -52,14 +52,10 @@ impl LocalServerArgs {
 
     /// The programs of just that version: no other one starts on the directory.
     pub fn programs(&self, variables: &Variables, major: u32) -> Result<DumpTools, CommandError> {
-        let missing = |what: String| CommandError::new(&postgres::NOT_STARTED, what);
-        let found = DumpTools::find(self.pg_bin.as_deref(), variables, major);
-        let tools = found.map_err(|error| missing(error.to_string()))?;
-        if tools.major != major || !tools.folder.join("postgres").is_file() {
-            let found = format!("version {} in {}", tools.major, tools.folder.display());
-            return Err(missing(format!("there is no postgres of version {major}, only {found}")));
-        }
-        Ok(tools)
+        DumpTools::find_server(self.pg_bin.as_deref(), variables, major).ok_or_else(|| {
+            let what = format!("no programs of a PostgreSQL {major} server were found");
+            CommandError::new(&postgres::NOT_STARTED, what)
+        })
     }
 
     /// Where folders are made.

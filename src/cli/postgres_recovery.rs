@@ -80,6 +80,19 @@ impl Then {
 }
 
 impl PointArgs {
+    /// The point in a word: `latest`, a moment, a position.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let given = [
+            self.to_time.clone(),
+            self.to_lsn.map(|lsn| lsn.to_string()),
+            self.to_xid.map(|xid| format!("transaction {xid}")),
+            self.to_name.clone(),
+            self.to.map(|word| format!("{word:?}").to_lowercase()),
+        ];
+        given.into_iter().flatten().next().unwrap_or_else(|| "latest".to_owned())
+    }
+
     /// Whether a point was asked for.
     #[must_use]
     pub fn is_given(&self) -> bool {
@@ -253,6 +266,16 @@ pub fn recovery_of(
     }
     let action = args.then.unwrap_or_default().name();
     Some(Recovery { point, timeline: plan.reach.timeline, restore_command: None, action })
+}
+
+/// The original's configuration may lead a server away from the folder that it is started on.
+pub fn warn_of_places(context: &Context, directory: &DataDirectory<'_>) {
+    for name in directory.settings_elsewhere() {
+        context.output.warning(&format!(
+            "postgresql.conf sets {name}, which outweighs pg_ctl -D: take it out before you start \
+             a server here, or it works on the files of the original"
+        ));
+    }
 }
 
 /// Indexes of text are ordered by libraries of the system: others may order otherwise.

@@ -97,6 +97,12 @@ pub struct Candidate<'a> {
 }
 
 impl Selector {
+    /// Whether it is about one snapshot, and not about whatever a source or the repository has.
+    #[must_use]
+    pub fn names_one(&self) -> bool {
+        self.back > 0 || !matches!(self.which, Which::Source(_) | Which::Latest)
+    }
+
     /// Reads a selector; `now` gives `yesterday` and the time zone their meaning.
     ///
     /// A day without a time means its end: `@2026-03-01` is the newest snapshot of that day or

@@ -72,7 +72,7 @@ fn a_base_backup_with_its_log_passes_and_an_assertion_can_fail() {
         let arguments = [&["source:shop", "--assert", asked][..], &newest].concat();
         let (code, said) = drill(&archive, version, &arguments);
         assert_eq!(code, 0, "{said}");
-        let wanted = ["pg_amcheck", "every row is read", asked];
+        let wanted = ["pages of the backup", "pg_amcheck", "every row is read", asked];
         let passed: Vec<_> = wanted.iter().map(|name| ((*name).into(), "passed".into())).collect();
         assert_eq!(outcomes(&said), passed, "{said}");
         let record = &said["drill"];
@@ -100,6 +100,40 @@ fn a_base_backup_with_its_log_passes_and_an_assertion_can_fail() {
         // The newest snapshot is that of the data.
         archive.run(&["ls", "latest"]).ends(0).says_not("drill.json");
     }
+}
+
+#[test]
+fn a_drill_keeps_to_its_own_folder_whatever_the_configuration_says() {
+    if !can_mount() {
+        return;
+    }
+    let archive = Archive::new();
+    let mut server = archive.server(15);
+    server.sql("postgres", "CREATE TABLE rows AS SELECT generate_series(1, 10) AS n");
+    archive.base(&server);
+    server.sql("postgres", "INSERT INTO rows VALUES (11)");
+    let data = server.data_dir().to_path_buf();
+    let mut text = fs::read_to_string(data.join("postgresql.conf")).unwrap();
+    text.push_str(&["data_directory = '", data.to_str().unwrap(), "'\n"].concat());
+    text.push_str("synchronous_standby_names = 'nobody'\nzero_damaged_pages = on\n");
+    fs::write(data.join("postgresql.conf"), text).unwrap();
+    archive.base(&server);
+    server.stop();
+    let before = fs::read(data.join("global/pg_control")).unwrap();
+    let options = fs::metadata(data.join("postmaster.opts")).unwrap().modified().unwrap();
+    let own = format!("SELECT current_setting('data_directory') <> '{}'", data.display());
+    let off = "SELECT NOT current_setting('zero_damaged_pages')::bool";
+    let of_newest = "SELECT count(*) = 11 FROM rows";
+    let asked = ["--assert", &own, "--assert", off, "--assert", of_newest];
+    let (code, said) = drill(&archive, 15, &[&["source:shop"][..], &asked].concat());
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(fs::read(data.join("global/pg_control")).unwrap(), before);
+    let after = fs::metadata(data.join("postmaster.opts")).unwrap().modified().unwrap();
+    assert_eq!(after, options);
+    // The one before the newest is another one.
+    let earlier = ["source:shop~1", "--quick", "--to", "immediate", "--assert", of_newest];
+    let (code, said) = drill(&archive, 15, &earlier);
+    assert_eq!((code, failed(&said)), (4, vec![of_newest.to_owned()]), "{said}");
 }
 
 #[test]
@@ -131,9 +165,10 @@ fn a_damaged_index_is_found_and_a_point_without_its_log_fails() {
         archive.run(&["backup", "--postgres", &named(&server, "postgres"), "--method", "base"]);
     saved.ends(0);
     let (code, said) = drill(&archive, 17, &["source:shop"]);
-    assert_eq!((code, failed(&said)), (4, vec!["pg_amcheck".to_owned()]), "{said}");
+    let found = ["pages of the backup", "pg_amcheck"];
+    assert_eq!((code, &failed(&said)[..]), (4, &found.map(str::to_owned)[..]), "{said}");
     let (code, said) = drill(&archive, 17, &["source:shop", "--quick"]);
-    assert_eq!((code, outcomes(&said).len()), (0, 0), "{said}");
+    assert_eq!((code, outcomes(&said).len()), (4, 1), "{said}");
     let (code, said) = drill(&archive, 17, &["source:shop", "--to-name", "never made"]);
     assert_eq!(code, 4, "{said}");
     assert!(said["drill"]["failure"].as_str().unwrap().contains("recovery"), "{said}");

@@ -225,6 +225,8 @@ fn what_was_committed_survives_a_kill_and_becomes_a_directory_of_its_own() {
         // No server takes it for whole.
         let refused = PostgresServer::try_on(version, &target, &[]);
         assert!(refused.is_err());
+        let (code, said) = refusal(&archive, &[&at[..], &["--to", "immediate"]].concat());
+        assert!(code != 0 && said.contains("begun with the point latest"), "{said}");
         let mut live =
             Live::start(&archive, version, &[&hydrate[..], &["--until-hydrated"]].concat());
         assert_eq!(live.ended(), 0, "{:?}", live.said);

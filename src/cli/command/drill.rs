@@ -16,7 +16,7 @@ use crate::cli::isolated::Isolated;
 use crate::cli::live_server::{LocalServerArgs, variables};
 use crate::cli::postgres_recovery::PointArgs;
 use crate::cli::reading::{FoundSnapshot, Reading};
-use crate::cli::selector::{Selector, Which};
+use crate::cli::selector::Selector;
 use crate::cli::signals::signals;
 use crate::cli::table::{Align, Table};
 use crate::cli::wal_archive::facts_of;
@@ -108,7 +108,7 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
     let facts = facts_of(&found)?;
     let mut record = DrillRecord::new(&source, started_at.to_string());
     record.snapshot.clone_from(&snapshot_id);
-    record.point = point_text(&args.point);
+    record.point = args.point.shown();
     let setup = Isolated {
         context,
         local: &args.server,
@@ -122,7 +122,7 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
         record.checks.extend(rows);
         look_at(args, &database, checked, record, started_at);
     };
-    let only = matches!(selector.which, Which::Id(_)).then_some(&*snapshot_id);
+    let only = selector.names_one().then_some(&*snapshot_id);
     let ended = match facts {
         Some(PostgresFacts::Base(facts)) => {
             record.method = String::from("base");
@@ -157,7 +157,7 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
             return Err(CommandError::new(&postgres::NO_BACKUP, what));
         }
     };
-    end(args, context, record, ended)
+    end(args, context, record, &ended)
 }
 
 /// Seconds as people read them; a dash where they are not known.
@@ -177,7 +177,7 @@ fn select(
 ) -> Result<Selected, CommandError> {
     let (record, snapshot) = reading.select(context, selector)?;
     let found = ((snapshot.source.clone(), record.name.id.to_string()), snapshot);
-    if !matches!(selector.which, Which::Source(_)) || selector.back > 0 {
+    if selector.names_one() {
         return Ok(found);
     }
     let source = found.1.source.clone();
@@ -202,17 +202,6 @@ fn select(
         CommandError::new(&postgres::NO_BACKUP, what)
     })?;
     Ok(((source, record.name.id.to_string()), snapshot))
-}
-
-fn point_text(point: &PointArgs) -> String {
-    let given = [
-        point.to_time.clone(),
-        point.to_lsn.map(|lsn| lsn.to_string()),
-        point.to_xid.map(|xid| format!("transaction {xid}")),
-        point.to_name.clone(),
-        point.to.map(|word| format!("{word:?}").to_lowercase()),
-    ];
-    given.into_iter().flatten().next().unwrap_or_else(|| "latest".to_owned())
 }
 
 fn look_at(
@@ -246,13 +235,14 @@ fn end(
     args: &DrillArgs,
     context: &Context,
     mut record: DrillRecord,
-    ended: Result<(), CommandError>,
+    ended: &Result<(), CommandError>,
 ) -> Result<Exit, CommandError> {
-    if signals().came().is_some() {
+    if let Some(exit) = signals().came() {
         // Nothing was proven and nothing was refuted.
-        return ended.map(|()| Exit::Done);
+        context.output.warning("the drill was told to stop: nothing was proven, nothing is kept");
+        return Ok(exit);
     }
-    if let Err(error) = &ended {
+    if let Err(error) = ended {
         let causes = error.causes().iter().map(|cause| format!("; {cause}"));
         record.failure = Some(format!("{}{}", error.what(), causes.collect::<String>()));
     }

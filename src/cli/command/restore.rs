@@ -81,7 +81,7 @@ pub struct PostgresRestoreArgs {
     /// Put the tablespace that lay at OLD into the folder NEW (repeatable)
     #[arg(long, value_name = "OLD=NEW")]
     pub tablespace_mapping: Vec<String>,
-    /// Go on archiving as the original did; else archive_mode is off
+    /// Go on archiving and subscribing as the original did; else both are off
     #[arg(long)]
     pub keep_archiving: bool,
 }

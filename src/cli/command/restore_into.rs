@@ -20,7 +20,6 @@ use crate::cli::fetched_dump::{FetchedDump, dump_of, not_restored};
 use crate::cli::live_server::variables;
 use crate::cli::postgres::{access_of, failed};
 use crate::cli::reading::Reading;
-use crate::cli::selector::Which;
 #[cfg(feature = "mount")]
 use crate::cli::signals::signals;
 use crate::cli::wal_archive::facts_of;
@@ -70,7 +69,7 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     let access = access_of(connection, context)?;
     #[cfg(feature = "mount")]
     if let Some(PostgresFacts::Base(facts)) = facts_of(&snapshot)? {
-        let only = matches!(selector.which, Which::Id(_)).then(|| record.name.id.to_string());
+        let only = selector.names_one().then(|| record.name.id.to_string());
         let source = snapshot.source.clone();
         let base = (only, facts.cluster.major());
         return from_base(args, access, context, reading, (&source, base), started);

@@ -17,7 +17,7 @@ use crate::cli::explain::{postgres, restore as explain_restore, usage};
 use crate::cli::postgres_bases::{Base, bases_of};
 use crate::cli::postgres_recovery::{
     control_bytes, directory_error, plan, recovery_of, root_path, say_what_comes, segment_names,
-    settled_point, warn_of_libraries,
+    settled_point, warn_of_libraries, warn_of_places,
 };
 use crate::cli::reading::Reading;
 use crate::cli::wal_archive::WalArchive;
@@ -84,6 +84,7 @@ pub fn run(
         context.output.warning(what);
     }
     warn_of_libraries(context, &base.facts);
+    warn_of_places(context, &directory);
     let output = &context.output;
     output.note(&format!(
         "Restored {} files ({}) and {segments} segments of the log in {}",

@@ -50,7 +50,7 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     let (record, snapshot) = reading.select(context, &selector)?;
     let id = record.name.id.to_string();
     if selector.path.is_none() && args.tar.is_none() && is_base(&snapshot)? {
-        let only = matches!(selector.which, Which::Id(_)).then_some(&*id);
+        let only = selector.names_one().then_some(&*id);
         return restore_postgres::run(&reading, &snapshot.source, only, args, context);
     }
     if args.postgres.point.is_given() {

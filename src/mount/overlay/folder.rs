@@ -61,6 +61,9 @@ pub struct Folder {
     /// A file at the top that lies under a name of ours until all is there, so that nobody takes
     /// the folder for the whole.
     seal: OsString,
+    /// Whose the top is said to be. On the disk it is ours as long as the folder is shown: nobody
+    /// gets at what is in it but through us.
+    owner: Maker,
     nodes: Mutex<Nodes>,
     lazy: Mutex<HashMap<u64, Arc<LazyFile>>>,
     open: Mutex<HashMap<u64, Vec<Arc<Handle>>>>,
@@ -70,9 +73,10 @@ pub struct Folder {
 impl Folder {
     /// The folder at `base`; the file `seal` at its top lies under a name of ours.
     #[must_use]
-    pub fn new(base: PathBuf, origin: Arc<dyn Origin>, seal: &str) -> Self {
+    pub fn new(base: PathBuf, origin: Arc<dyn Origin>, seal: &str, owner: Maker) -> Self {
         Self {
             base,
+            owner,
             origin,
             seal: seal.into(),
             nodes: Mutex::default(),
@@ -86,6 +90,12 @@ impl Folder {
     #[must_use]
     pub fn base(&self) -> &Path {
         &self.base
+    }
+
+    /// Whose the top is said to be.
+    #[must_use]
+    pub fn owner(&self) -> Maker {
+        self.owner
     }
 
     /// Under which name the seal lies.
@@ -170,6 +180,10 @@ impl Folder {
                 None => handle.file.set_len(size)?,
             }
         }
+        if ino == TOP {
+            // It is what it has to be.
+            return self.metadata(ino);
+        }
         if changes.uid.is_some() || changes.gid.is_some() {
             lchown(self.path(ino)?, changes.uid, changes.gid)?;
         }
@@ -252,9 +266,13 @@ impl Folder {
         by: Maker,
     ) -> io::Result<(Metadata, Arc<Handle>)> {
         let (path, local) = self.place(parent, name)?;
+        // Nobody may take it for what had its number before, until that is forgotten.
+        let mut known = lock(&self.lazy);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(mode);
         let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&path)?;
+        known.remove(&file.metadata()?.ino());
+        drop(known);
         let metadata = self.made(parent, &local, &path, by)?;
         let (ino, opened) = (metadata.ino(), OpenOrigin::default());
         Ok((metadata, self.keep(Handle { file, ino, lazy: None, opened })))

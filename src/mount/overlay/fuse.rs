@@ -84,6 +84,19 @@ impl Front {
         FileHandle(number)
     }
 
+    fn reply_attr(&self, reply: ReplyAttr, ino: INodeNo, found: io::Result<Metadata>) {
+        match found {
+            Ok(metadata) => {
+                let mut shown = attr(ino.0, &metadata);
+                if ino.0 == TOP {
+                    (shown.uid, shown.gid) = (self.folder.owner().uid, self.folder.owner().gid);
+                }
+                reply.attr(&LIFETIME, &shown);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
     fn file(&self, handle: FileHandle) -> io::Result<Arc<Handle>> {
         let found = lock(&self.files).get(&handle.0).cloned();
         found.ok_or_else(|| io::Error::from_raw_os_error(rustix::io::Errno::BADF.raw_os_error()))
@@ -118,7 +131,7 @@ impl Filesystem for Front {
             Some(handle) => self.file(handle).and_then(|handle| handle.metadata()),
             None => self.folder.metadata(ino.0),
         };
-        reply_attr(reply, ino, metadata);
+        self.reply_attr(reply, ino, metadata);
     }
 
     fn setattr(
@@ -148,7 +161,7 @@ impl Filesystem for Front {
             (since.as_secs().cast_signed(), since.subsec_nanos())
         });
         let changes = Changes { mode, uid, gid, size, mtime };
-        reply_attr(reply, ino, self.folder.change(ino.0, changes));
+        self.reply_attr(reply, ino, self.folder.change(ino.0, changes));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -391,13 +404,6 @@ fn reply_entry(reply: ReplyEntry, found: io::Result<Metadata>) {
     }
 }
 
-fn reply_attr(reply: ReplyAttr, ino: INodeNo, found: io::Result<Metadata>) {
-    match found {
-        Ok(metadata) => reply.attr(&LIFETIME, &attr(ino.0, &metadata)),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
 fn reply_empty(reply: ReplyEmpty, done: io::Result<()>) {
     match done {
         Ok(()) => reply.ok(),
@@ -440,5 +446,3 @@ fn file_type(kind: StdFileType) -> FileType {
         FileType::RegularFile
     }
 }
-
-const _: () = assert!(TOP == 1, "the kernel's number of the top is 1");

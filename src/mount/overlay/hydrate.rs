@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use crate::mount::overlay::folder::{Folder, OWN_PREFIX};
 use crate::mount::overlay::lazy_file::forget;
@@ -12,6 +13,12 @@ use crate::mount::sync::lock;
 
 /// Bytes that are asked for at a time; between two of them a signal is seen.
 const STEP_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How often what cannot be fetched is tried again while nothing else is.
+const TRIES: u32 = 5;
+/// How long it is waited in between.
+const PAUSE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(50);
 
 /// What is still to come, as it was when the last look began.
 #[derive(Default)]
@@ -31,7 +38,7 @@ impl Hydration {
     /// # Errors
     /// The repository cannot be read, or the folder not be written.
     pub fn run(&self, folder: &Folder, threads: usize) -> io::Result<bool> {
-        let mut is_first = true;
+        let (mut is_first, mut idle) = (true, 0);
         loop {
             let files = missing_files(folder)?;
             if files.is_empty() {
@@ -40,8 +47,9 @@ impl Hydration {
             if std::mem::take(&mut is_first) {
                 self.total.store(files.iter().map(|(_, bytes)| bytes).sum(), Relaxed);
             }
+            let count = files.len();
             let queue = Mutex::new(files.into_iter());
-            let failure = Mutex::new(Ok(()));
+            let failures = Mutex::new(Vec::new());
             std::thread::scope(|scope| {
                 for _ in 0..threads.max(1) {
                     scope.spawn(|| {
@@ -49,8 +57,7 @@ impl Hydration {
                             let next = lock(&queue).next();
                             let Some((path, _)) = next else { return };
                             if let Err(error) = self.fill(folder, &path) {
-                                *lock(&failure) = Err(error);
-                                self.stop.store(true, Relaxed);
+                                lock(&failures).push((path, error));
                             }
                             if self.stop.load(Relaxed) {
                                 return;
@@ -59,10 +66,27 @@ impl Hydration {
                     });
                 }
             });
-            failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
             if self.stop.load(Relaxed) {
                 return Ok(false);
             }
+            let mut failures =
+                failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let failed = failures.len();
+            let Some((path, error)) = failures.pop() else { continue };
+            // A store may be away for a while; what is damaged stays so.
+            idle = if failed == count { idle + 1 } else { 0 };
+            if idle == TRIES {
+                let what = format!("{failed} files, {} for one: {error}", path.display());
+                return Err(io::Error::other(what));
+            }
+            self.pause();
+        }
+    }
+
+    fn pause(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < PAUSE && !self.stop.load(Relaxed) {
+            std::thread::sleep(TICK);
         }
     }
 

@@ -130,9 +130,12 @@ impl Layer<'_> {
     }
 
     fn give(&self, file: &File, mode: u32) -> io::Result<()> {
+        let is_root = rustix::process::getuid().is_root();
+        // What its owner may not write could not be filled.
+        let mode = if is_root { mode } else { mode | 0o600 };
         file.set_permissions(Permissions::from_mode(mode & 0o777))?;
         let Maker { uid, gid } = self.owner;
-        if rustix::process::getuid().is_root() {
+        if is_root {
             std::os::unix::fs::fchown(file, Some(uid), Some(gid))?;
         }
         Ok(())
@@ -145,12 +148,10 @@ impl Layer<'_> {
         self.base.join(std::ffi::OsStr::from_bytes(path))
     }
 
-    /// Makes the top itself the owner's alone.
-    pub fn give_top(&self) -> io::Result<()> {
+    /// Makes the top ours alone: what is in it is reached through the mount only.
+    pub fn take_top(&self) -> io::Result<()> {
         std::fs::set_permissions(self.base, Permissions::from_mode(0o700))?;
-        if rustix::process::getuid().is_root() {
-            chown(self.base, Some(self.owner.uid), Some(self.owner.gid))?;
-        }
-        Ok(())
+        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+        chown(self.base, Some(uid.as_raw()), Some(gid.as_raw()))
     }
 }

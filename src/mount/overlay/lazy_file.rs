@@ -22,6 +22,8 @@ const FETCH_BYTES: u64 = 1024 * 1024;
 pub struct LazyFile {
     name: OriginName,
     state: Mutex<State>,
+    /// Held while what is known is written down.
+    noting: Mutex<()>,
 }
 
 struct State {
@@ -66,7 +68,11 @@ impl LazyFile {
             Blocks::decode(&value[..length]).ok_or(io::ErrorKind::InvalidData)?;
         // It was shortened, and nobody could write that down.
         blocks.cut(file.metadata()?.len());
-        Ok(Some(Self { name, state: Mutex::new(State { blocks, is_changed: false }) }))
+        Ok(Some(Self {
+            name,
+            state: Mutex::new(State { blocks, is_changed: false }),
+            noting: Mutex::default(),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -150,6 +156,7 @@ impl LazyFile {
 
     /// Makes its content durable, and then what is known of it.
     pub fn sync(&self, file: &File) -> io::Result<()> {
+        let _noting = lock(&self.noting);
         let known = {
             let mut state = self.state();
             std::mem::take(&mut state.is_changed).then(|| state.blocks.clone())

@@ -63,7 +63,7 @@ fn laid_out(folder: &Path, bytes: &[u8]) -> Contents {
 }
 
 fn shown(folder: &Path, origin: Contents) -> Folder {
-    Folder::new(folder.to_owned(), Arc::new(origin), "seal")
+    Folder::new(folder.to_owned(), Arc::new(origin), "seal", us())
 }
 
 fn opened(folder: &Folder, name: &str) -> (u64, Arc<Handle>) {

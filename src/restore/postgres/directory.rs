@@ -153,6 +153,24 @@ impl<'a> DataDirectory<'a> {
         Ok(true)
     }
 
+    /// Settings of `postgresql.conf` that lead to another place than this folder.
+    #[must_use]
+    pub fn settings_elsewhere(&self) -> Vec<&'static str> {
+        let text = std::fs::read_to_string(self.path.join("postgresql.conf")).unwrap_or_default();
+        let is_set = |name: &&str| {
+            text.lines().any(|line| {
+                let line = line.trim_start().to_ascii_lowercase();
+                line.strip_prefix(name).is_some_and(|rest| {
+                    rest.trim_start().starts_with('=') || rest.starts_with([' ', '\t'])
+                })
+            })
+        };
+        ["data_directory", "hba_file", "ident_file"]
+            .into_iter()
+            .filter(|name| is_set(name))
+            .collect()
+    }
+
     /// Puts a tablespace where it lies now.
     pub fn link_tablespace(&self, oid: u32, place: &Path) -> Result<(), DirectoryError> {
         let link = self.path.join(format!("pg_tblspc/{oid}"));

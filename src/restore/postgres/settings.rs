@@ -45,6 +45,8 @@ pub fn auto_conf(before: &str, recovery: Option<&Recovery>, keeps_archiving: boo
     if !keeps_archiving {
         // A restored copy must not write into the log that it came from.
         set("archive_mode", "off");
+        // Nor take from a publisher what the original's subscriptions are to get.
+        set("max_logical_replication_workers", "0");
     }
     if let Some(recovery) = recovery {
         // All of the log is in pg_wal, where the server looks when the command has nothing.
@@ -90,6 +92,7 @@ mod tests {
         };
         let after = auto_conf(before, Some(&recovery), false);
         let expected = "# auto\nwork_mem = '8MB'\narchive_mode = 'off'\n\
+                        max_logical_replication_workers = '0'\n\
                         restore_command = 'it''s'\narchive_cleanup_command = ''\n\
                         recovery_end_command = ''\nrecovery_target_timeline = '2'\n\
                         recovery_target_time = '2026-11-23 01:30:00.5+00'\n\

@@ -59,6 +59,18 @@ impl DumpTools {
         })
     }
 
+    /// Finds a server of just that major version, with its programs.
+    #[must_use]
+    pub fn find_server(folder: Option<&Path>, variables: &Variables, major: u32) -> Option<Self> {
+        let folders = folder.map_or_else(|| folders(variables), |folder| vec![folder.to_owned()]);
+        // In folders with programs for all versions there are no servers.
+        let mut servers = folders.into_iter().filter(|folder| folder.join("postgres").is_file());
+        servers.find_map(|folder| {
+            let found = version_of(&folder, variables)?;
+            (found == major).then_some(Self { folder, major })
+        })
+    }
+
     /// The path of a program, as the first word of a command.
     #[must_use]
     pub fn program(&self, name: &str) -> OsString {

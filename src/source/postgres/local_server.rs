@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,6 +18,8 @@ use crate::source::postgres::error::PostgresError;
 
 /// How long a connection may take to come about.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A database that every cluster has.
+pub const MAINTENANCE: &str = "template1";
 /// How often is looked whether it answers.
 const POLL: Duration = Duration::from_millis(20);
 /// `cannot_connect_now`: the server starts, recovers, or ends.
@@ -138,7 +140,7 @@ impl LocalServer {
         if let Some(status) = self.ended()? {
             return Err(PostgresError::Ended { status: status.to_string(), log: self.log_tail() });
         }
-        Ok(match self.connect(role, "postgres") {
+        Ok(match self.connect(role, MAINTENANCE) {
             Err(PostgresError::Connect { .. } | PostgresError::Broken { .. }) => {
                 Readiness::Starting
             }
@@ -226,8 +228,15 @@ impl ServerOptions {
     fn own_settings(&self) -> Vec<(String, String)> {
         let socket = self.socket.display().to_string();
         let port = self.port.to_string();
-        let pid_file = self.log.with_extension("pid").display().to_string();
+        let pid_file = self.socket.join("holdfast.pid").display().to_string();
+        let in_data = |name: &str| self.data.join(name).display().to_string();
+        let data = self.data.display().to_string();
+        let (hba, ident) = (in_data("pg_hba.conf"), in_data("pg_ident.conf"));
         let pairs = [
+            // The original's configuration may name its own.
+            ("data_directory", &*data),
+            ("hba_file", &hba),
+            ("ident_file", &ident),
             ("listen_addresses", ""),
             ("unix_socket_directories", &socket),
             ("port", &port),
@@ -244,6 +253,9 @@ impl ServerOptions {
             ("recovery_init_sync_method", "syncfs"),
             ("allow_in_place_tablespaces", "on"),
             ("unix_socket_group", ""),
+            // What is damaged is to be seen.
+            ("zero_damaged_pages", "off"),
+            ("ignore_checksum_failure", "off"),
             // What would reach out to the original's surroundings, or wait for them.
             ("archive_cleanup_command", ""),
             ("recovery_end_command", ""),
@@ -286,11 +298,18 @@ pub fn user_of(name: &str) -> Result<RunAs, PostgresError> {
 ///
 /// # Errors
 /// It does not end.
-pub fn end_left_server(pid_file: &Path) -> Result<Option<PathBuf>, PostgresError> {
+pub fn end_left_server(
+    pid_file: &Path,
+    owner: u32,
+    is_own_place: &dyn Fn(&Path) -> bool,
+) -> Result<Option<PathBuf>, PostgresError> {
     let Ok(text) = std::fs::read_to_string(pid_file) else { return Ok(None) };
     let mut lines = text.lines();
     let pid = lines.next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw);
     let (Some(pid), Some(data)) = (pid, lines.next()) else { return Ok(None) };
+    if !is_own_place(Path::new(data)) {
+        return Ok(None);
+    }
     let process = format!("/proc/{}", pid.as_raw_nonzero());
     // One that nobody has waited for is none any more.
     let is_there = || {
@@ -298,7 +317,11 @@ pub fn end_left_server(pid_file: &Path) -> Result<Option<PathBuf>, PostgresError
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     };
     let arguments = std::fs::read(format!("{process}/cmdline")).unwrap_or_default();
-    let is_it = arguments.split(|byte| *byte == 0).any(|word| word == data.as_bytes());
+    let is_owners = std::fs::metadata(&process).is_ok_and(|found| found.uid() == owner);
+    let program = std::fs::read_link(format!("{process}/exe")).unwrap_or_default();
+    let is_it = is_owners
+        && program.file_name().is_some_and(|name| name == "postgres")
+        && arguments.split(|byte| *byte == 0).any(|word| word == data.as_bytes());
     for signal in [Signal::QUIT, Signal::KILL] {
         if !is_it || !is_there() {
             break;

@@ -18,7 +18,6 @@ use crate::cli::live_server::{LocalServerArgs, not_started, options_of, start, v
 use crate::cli::maintaining::short;
 use crate::cli::postgres_recovery::PointArgs;
 use crate::cli::reading::Reading;
-use crate::cli::selector::Which;
 use crate::cli::signals::signals;
 use crate::cli::wal_archive::facts_of;
 use crate::format::postgres::facts::PostgresFacts;
@@ -81,7 +80,7 @@ pub fn run(args: &StartArgs, context: &Context) -> Result<Exit, CommandError> {
     let selector = context.selector(&args.snapshot)?;
     let reading = Reading::open(context)?;
     let (record, snapshot) = reading.select(context, &selector)?;
-    let only = matches!(selector.which, Which::Id(_)).then(|| record.name.id.to_string());
+    let only = selector.names_one().then(|| record.name.id.to_string());
     let source = snapshot.source.clone();
     let Some(PostgresFacts::Base(facts)) = facts_of(&snapshot)? else {
         let what = format!("snapshot {} is no base backup", short(&record.name.id));
@@ -113,6 +112,9 @@ pub fn run(args: &StartArgs, context: &Context) -> Result<Exit, CommandError> {
     let started = start(server, &args.server.role);
     directory.pass_messages(context);
     let Some(server) = started? else { return Ok(Exit::Done) };
+    if directory.is_resumed {
+        context.output.note(&format!("Goes on with what was begun: {}", args.point.shown()));
+    }
     say_ready(context, args, &directory, begun);
     let ended = serve(context, args, &directory, server, begun);
     directory.pass_messages(context);
@@ -125,6 +127,9 @@ pub fn run(args: &StartArgs, context: &Context) -> Result<Exit, CommandError> {
     } else if let Some(target) = &args.hydrate {
         let place = target.display();
         let what = format!("{place} is not whole yet: the same command goes on with it");
+        if args.until_hydrated && signals().came().is_none() {
+            return Err(CommandError::new(&postgres::LAYER, what));
+        }
         context.output.warning(&what);
     }
     let hydrated = args.hydrate.is_some() && is_whole;
