@@ -22,7 +22,9 @@ use crate::cli::postgres::{access_of, failed};
 use crate::cli::reading::Reading;
 #[cfg(feature = "mount")]
 use crate::cli::signals::signals;
+#[cfg(feature = "mount")]
 use crate::cli::wal_archive::facts_of;
+#[cfg(feature = "mount")]
 use crate::format::postgres::facts::PostgresFacts;
 use crate::source::postgres::dump_restore::{NewDatabase, Ownership, RestoreTarget};
 use crate::source::postgres::dump_tools::DumpTools;
