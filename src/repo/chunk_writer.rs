@@ -388,7 +388,17 @@ impl ChunkWriter {
     fn send_pack(&mut self, pack: SealedPack) -> Result<(), WriteError> {
         self.packs_in_flight += 1;
         let packs = self.packs.as_ref().ok_or(WriteError::WorkerLost)?;
-        packs.send(pack).map_err(|_| WriteError::WorkerLost)
+        let sent = packs.send(pack);
+        sent.map_err(|_| self.failure())
+    }
+
+    /// Why nobody takes packs any more: whoever ended has said so before its queue closed.
+    fn failure(&mut self) -> WriteError {
+        let failed = |event| match event {
+            Event::Failed(error) => Some(error),
+            Event::Assigned { .. } | Event::Stored { .. } => None,
+        };
+        self.events.try_iter().find_map(failed).unwrap_or(WriteError::WorkerLost)
     }
 
     /// Seals and stores what is open, and waits until everything is durable.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -59,9 +59,10 @@ impl Program {
         self.run_with(arguments, "")
     }
 
-    /// Runs it with `input` as its standard input.
-    pub fn run_with(&self, arguments: &[&str], input: &str) -> Outcome {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+    /// The program with its home, and pipes for its output.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command
             .args(arguments)
             .current_dir(self.home())
             .env_clear()
@@ -72,22 +73,30 @@ impl Program {
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it with `input` as its standard input.
+    pub fn run_with(&self, arguments: &[&str], input: &str) -> Outcome {
+        let mut child = self.command(arguments).spawn().unwrap();
         // What is given here fits into the pipe; a program that does not read it breaks the pipe.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let output = child.wait_with_output().unwrap();
+        Outcome::of(&child.wait_with_output().unwrap())
+    }
+}
+
+impl Outcome {
+    /// Of a program that has ended.
+    pub fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Outcome {
+        Self {
             code: output.status.code().unwrap_or(-1),
             stdout: text(&output.stdout),
             stderr: text(&output.stderr),
         }
     }
-}
 
-impl Outcome {
     /// Asserts on the exit code.
     #[track_caller]
     pub fn ends(self, code: i32) -> Self {
