@@ -12,7 +12,7 @@ directory (set TMPDIR; some decoded packs must fit) which it removes at the end.
 SNAPSHOT is `latest` or the beginning of an id. NAME is a stream (`stream:shop.sql`) or the path of
 a file. Without --identity, age asks for the passphrase. What the format is: format-spec/README.md.
 """
-import argparse, base64, collections, glob, itertools, json, os, re, shutil, signal, stat, struct
+import argparse, base64, collections, glob, hashlib, itertools, json, os, re, shutil, signal, stat, struct
 import subprocess, sys, tempfile
 
 NO_PREVIOUS = "0" * 64
@@ -591,6 +591,303 @@ class Repository:
         return self.entries(root["tree"], packs, root["levels"]) if "tree" in root else iter(())
 
 
+# Dumps of Redis and Valkey that are stored as records: format-spec/redis.md.
+
+STREAM_HEAD = [("t", "t"), "n", "n", "n"]
+SEEN = ["n", "n", "n", "n", "n"]
+PENDING = ((24, "n"), ("t", 8, (16,)))
+PENDING_3 = ((24, "n"), ("t", 16, (16,)))
+# t: text, n: number, s: score, m: what a module wrote, a number: so many bytes, (…): a count and so
+# many of these.
+VALUES = dict.fromkeys([0, 9, 10, 11, 12, 13, 16, 17, 20], ["t"])
+VALUES.update(dict.fromkeys([1, 14], [("t",)]))
+VALUES.update({
+    2: [("t",)], 3: [("t", "s")], 4: [("t", "t")], 5: [("t", 8)], 7: ["n", "m"], 18: [("n", "t")],
+    15: STREAM_HEAD + [("t", "n", "n") + PENDING],
+    19: STREAM_HEAD + SEEN + [("t", "n", "n", "n") + PENDING],
+    21: STREAM_HEAD + SEEN + [("t", "n", "n", "n") + PENDING_3]})
+VALUES_OF = {"redis": {**VALUES, 24: [8, ("n", "t", "t")], 25: [8, "t"]},
+             "valkey": {**VALUES, 22: [("t", "t", 8)]}}
+TABLES = {2, 4, 22, 24}
+
+
+def number_at(data, at):
+    first = data[at]
+    if first < 0x40:
+        return first, at + 1
+    if first < 0x80:
+        return int.from_bytes(data[at:at + 2], "big") & 0x3FFF, at + 2
+    need(first in (0x80, 0x81), "no number where one should be")
+    end = at + (5 if first == 0x80 else 9)
+    return int.from_bytes(data[at + 1:end], "big"), end
+
+
+def text_end(data, at):
+    first = data[at]
+    if 0xC0 <= first <= 0xC2:
+        return at + (2, 3, 5)[first - 0xC0]
+    if first == 0xC3:
+        packed, at = number_at(data, at + 1)
+        return number_at(data, at)[1] + packed
+    length, at = number_at(data, at + (first == 0xC4))
+    return at + length
+
+
+def parts_of(steps, data, at):
+    """(is it a text, start, end) of each part of a value; returns where the value ends."""
+    for step in steps:
+        if step == "t":
+            end = text_end(data, at)
+        elif step == "n":
+            end = number_at(data, at)[1]
+        elif step == "s":
+            end = at + 1 + (data[at] if data[at] < 253 else 0)
+        elif isinstance(step, int):
+            end = at + step
+        elif step == "m":
+            mark = None
+            while mark != 0:
+                start = at
+                mark, at = number_at(data, at)
+                need(mark <= 5, "a module wrote something unknown")
+                at = at if mark == 0 else (number_at(data, at)[1] if mark < 3 else
+                                           text_end(data, at) if mark == 5 else at + 4 * (mark - 2))
+                yield False, start, at
+            continue
+        else:
+            count, end = number_at(data, at)
+            yield False, at, end
+            for _ in range(count):
+                end = yield from parts_of(step, data, end)
+            at = end
+            continue
+        need(end <= len(data), "a value is cut off")
+        yield step == "t", at, end
+        at = end
+    return at
+
+
+def end_of(steps, data, at):
+    for _, _, at in parts_of(steps, data, at):
+        pass
+    return at
+
+
+def original(steps, data, start, end):
+    """The bytes of some parts as the server wrote them."""
+    return b"".join(original_text(data[a:b]) if text else data[a:b]
+                    for text, a, b in parts_of(steps, data[:end], start))
+
+
+def original_text(text):
+    if text[0] != 0xC4:
+        return text
+    plain = text[number_at(text, 1)[1]:]
+    packed = lzf(plain)
+    return b"\xc3" + put_number(len(packed)) + put_number(len(plain)) + packed
+
+
+def put_number(value):
+    if value < 0x40:
+        return bytes([value])
+    if value < 0x4000:
+        return (value | 0x4000).to_bytes(2, "big")
+    return b"\x80" + value.to_bytes(4, "big") if value < 1 << 32 else b"\x81" + value.to_bytes(8, "big")
+
+
+def lzf(data):
+    """LZF as the servers compress (LibLZF 3.6, 16 bits of hash)."""
+    out, table, at, literals, size = bytearray(), {}, 0, 0, len(data)
+
+    def flush(end):
+        for start in range(end - literals, end, 32):
+            out.append(min(32, end - start) - 1)
+            out.extend(data[start:min(end, start + 32)])
+
+    def exchange(at):
+        triple = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+        slot = (triple >> 8) - triple * 5 & 0xFFFF
+        before, table[slot] = table.get(slot, 0), at
+        return before
+    while at + 2 < size:
+        before = exchange(at)
+        if not (before and at - before <= 8192 and data[before:before + 3] == data[at:at + 3]):
+            at, literals = at + 1, literals + 1
+            continue
+        flush(at)
+        length, longest = 3, min(size - at - 2, 264)
+        while length < longest and data[before + length] == data[at + length]:
+            length += 1
+        distance, literals = at - before - 1, 0
+        if length < 9:
+            out.append(distance >> 8 | length - 2 << 5)
+        else:
+            out += bytes([distance >> 8 | 0xE0, length - 9])
+        out.append(distance & 0xFF)
+        at += length
+        if at + 2 >= size:
+            break
+        exchange(at - 2), exchange(at - 1)
+    literals += size - at
+    flush(size)
+    return bytes(out)
+
+
+class Bits:
+    def __init__(self, data):
+        self.value, self.at, self.size = int.from_bytes(data, "little"), 0, 8 * len(data)
+
+    def take(self, bits):
+        need(self.at + bits <= self.size, "bits are cut off")
+        self.at += bits
+        return self.value >> self.at - bits & (1 << bits) - 1
+
+
+class Dump:
+    """A dump that is stored as records; held in memory, several times its length."""
+
+    def __init__(self, repository, root, packs):
+        self.repository, self.facts = repository, root["facts"]["records"]
+        need(self.facts["form"] == 1, "the dump is stored in a newer form")
+        self.values, self.salt = VALUES_OF[self.facts["dialect"]], bytes.fromhex(self.facts["salt"])
+        self.files = {name.decode(): (node, table)
+                      for (_, name), node, table in repository.tree(root, packs)}
+
+    def read(self, name):
+        need(name in self.files, "the dump has no part " + name)
+        return b"".join(part for _, part in self.repository.pieces(*self.files[name]))
+
+    def hash(self, kind, database, key, field=b""):
+        data = self.salt + bytes([kind]) + database.to_bytes(8, "little") + key + field
+        return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+
+    def column(self, data):
+        """What stands apart from each record of a part: (before the type, order of elements)."""
+        at, made = 0, self.facts["made"]
+        while at < len(data):
+            count, kinds = data[at], data[at + 1]
+            at += 2
+            each = data[at:at + count] if kinds else bytes(count)
+            at += count if kinds else 0
+            before = [bytearray() for _ in each]
+
+            def values(bit, width):
+                nonlocal at
+                with_it = [i for i, has in enumerate(each) if has & bit]
+                planes = data[at:at + width * len(with_it)]
+                at += len(planes)
+                return [(i, planes[place::len(with_it)]) for place, i in enumerate(with_it)]
+            for bit, mark, width in ((1, 252, 8), (2, 253, 4)):
+                for i, value in values(bit, width):
+                    before[i] += bytes([mark]) + value
+            for i, value in values(4, 4):
+                idle = made - int.from_bytes(value, "little") & 0xFFFFFFFF
+                before[i] += b"\xf8" + put_number(idle)
+            for i, value in values(8, 1):
+                before[i] += b"\xf9" + value
+            for i, has in enumerate(each):
+                if has & 16:
+                    length, at = number_at(data, at)
+                    before[i] = data[at:at + length]
+                    at += length
+            orders = [None] * count
+            for i, has in enumerate(each):
+                if has & 32:
+                    length, at = number_at(data, at)
+                    width = (length - 1).bit_length()
+                    bits = Bits(data[at:at + (length * width + 7) // 8])
+                    at += (length * width + 7) // 8
+                    orders[i] = [bits.take(width) for _ in range(length)]
+            yield from zip(before, orders)
+
+    def atoms(self, part):
+        """(hash, bytes in the dump) of each atom of a part."""
+        suffix = "%02d.%04d" % (self.facts["part_bits"], part)
+        data, column = self.read("records." + suffix), self.column(self.read("column." + suffix))
+        at, database, table = 0, 0, None
+        while at < len(data):
+            mark, at = data[at], at + 1
+            if mark == 0xE0:
+                (database, at), table = number_at(data, at), None
+                continue
+            if mark == 0xE1:
+                end = text_end(data, at + 1)
+                table, at = (data[at], data[at + 1:end]), end
+                continue
+            before, order = next(column, (b"", None))
+            if mark == 0xE2:
+                steps = self.values[table[0]][-1]
+                parts = list(parts_of(steps, data, at))
+                _, start, end = next(part for part in parts if part[0])
+                name = self.hash(1, database, table[1], data[start:end])
+                yield name, original(steps, data, at, parts[-1][2])
+                at = parts[-1][2]
+                continue
+            kind, at = (data[at], at + 1) if mark == 0xE3 else (mark, at)
+            steps, value = self.values[kind], text_end(data, at)
+            key = data[at:value]
+            if mark == 0xE3:
+                at = number_at(data, end_of(steps[:-1], data, value))[1]
+                body = data[value:at]
+            else:
+                at = end_of(steps, data, value)
+                body = self.value(kind, data[value:at], order)
+            yield self.hash(0, database, key), bytes(before) + bytes([kind]) + original_text(key) + body
+
+    def value(self, kind, data, order):
+        steps = self.values[kind]
+        if order is None:
+            return original(steps, data, 0, len(data))
+        first = end_of(steps[:-1], data, 0)
+        count, at = number_at(data, first)
+        out, elements = original(steps[:-1], data, 0, first) + data[first:at], []
+        for _ in range(count):
+            end = end_of(steps[-1], data, at)
+            elements.append(original(steps[-1], data, at, end))
+            at = end
+        return out + b"".join(elements[place] for place in order)
+
+    def parts(self):
+        """The bytes of the dump, in order."""
+        bits, ties, queues = self.facts["order_bits"], Bits(self.read("ties")), {}
+        for part in range(1 << self.facts["part_bits"]):
+            atoms = sorted(enumerate(self.atoms(part)), key=lambda atom: (atom[1][0], atom[0]))
+            for prefix, group in itertools.groupby(atoms, lambda atom: atom[1][0] >> 64 - bits):
+                group = [data for _, (_, data) in group]
+                width = (len(group) - 1).bit_length()
+                queues[prefix] = iter([group[ties.take(width)] for _ in group])
+        order, frame, at = self.order(bits), self.read("frame"), 0
+        while at < len(frame):
+            atoms, at = number_at(frame, at)
+            length, at = number_at(frame, at)
+            for prefix in itertools.islice(order, atoms):
+                yield next(queues[prefix])
+            yield frame[at:at + length]
+            at += length
+
+    def order(self, bits):
+        for number in range(self.facts["order_files"]):
+            data, at = self.read("order.%04d" % number), 0
+            while at < len(data):
+                end = at + 1 + (data[at] * bits + 7) // 8
+                block = Bits(data[at + 1:end])
+                yield from [block.take(bits) for _ in range(data[at])]
+                at = end
+
+    def write(self, file):
+        length = 0
+        hasher = shutil.which("b3sum") and subprocess.Popen(
+            ["b3sum", "--no-names"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for part in self.parts():
+            file.write(part)
+            length += len(part)
+            if hasher:
+                hasher.stdin.write(part)
+        need(length == self.facts["bytes"], "the dump has %d bytes" % length)
+        need(not hasher or hasher.communicate()[0].decode().strip() == self.facts["hash"],
+             "the dump has another hash")
+
+
 class Restorer:
     """Writes below one directory: every path is walked from its descriptor, never through links."""
 
@@ -617,21 +914,24 @@ class Restorer:
     def attempt(self, what, action, *arguments):
         try:
             action(*arguments)
-        except (Refused, OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        except (Refused, OSError, ValueError, LookupError, TypeError, struct.error) as error:
             self.failures += 1
             warn("%s: %s" % (os.fsdecode(what), error))
 
     def root(self, root, packs):
         path = [name for name in octets(root, "path").split(b"/") if name]
-        node = root["node"]
+        node, is_dump = root["node"], "records" in root.get("facts", {})
         for name in path:
             check_name(name)
-        parents = path if node["type"] == "dir" else path[:-1]
+        parents = path if node["type"] == "dir" and not is_dump else path[:-1]
         for depth in range(len(parents)):
             try:
                 os.mkdir(parents[depth], 0o700, dir_fd=self.directory(parents[:depth]))
             except FileExistsError:
                 pass
+        if is_dump:
+            self.attempt(path[-1], self.dump, path[:-1], path[-1], root, packs)
+            return
         if node["type"] != "dir":
             self.attempt(path[-1], self.make, path[:-1], path[-1], node, packs, {})
             return
@@ -641,6 +941,11 @@ class Restorer:
             last = check_place((directory, name), last)
             whole = b"/".join(path + directory + [name])
             self.attempt(whole, self.make, path + directory, name, node, table, links)
+
+    def dump(self, directory, name, root, packs):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(name, flags, 0o600, dir_fd=self.directory(directory)), "wb") as file:
+            Dump(self.repository, root, packs).write(file)
 
     def make(self, directory, name, node, packs, links):
         fd, kind = self.directory(directory), node["type"]
@@ -759,6 +1064,11 @@ def find_content(repository, snapshot, name):
 def cat(repository, wanted, name):
     repository.load_index()
     snapshot = repository.snapshot(repository.find(wanted))
+    for root in snapshot["roots"]:
+        is_named = os.fsencode(name) in (os.fsencode(root["name"]), octets(root, "path"))
+        if "records" in root.get("facts", {}) and is_named:
+            Dump(repository, root, snapshot["packs"]).write(sys.stdout.buffer)
+            return
     node, packs = find_content(repository, snapshot, os.fsencode(name))
     need(node["type"] in ("file", "stream"), name + " is no file and no stream")
     at, out = 0, sys.stdout.buffer
@@ -784,6 +1094,22 @@ def check_chunk_ids(payload):
     need(blake3(plaintext).hex() == fields["plain-blake3"], "another BLAKE3")
 
 
+class TestDump(Dump):
+    def __init__(self, files, **facts):
+        self.files, self.facts = files, {"order_files": 1, "part_bits": 0, **facts}
+
+    def read(self, name):
+        return self.files[name.split(".")[0]]
+
+
+def check_dump_part(payload, fields):
+    files = {"records": payload, "column": base64.b64decode(fields["column"])}
+    dump = TestDump(files, made=int(fields["made"]))
+    dump.values, dump.salt = VALUES_OF[fields["dialect"]], bytes.fromhex(fields["salt"])
+    found = b"".join(name.to_bytes(8, "big") + data for name, data in dump.atoms(0))
+    need(hashlib.sha256(found).hexdigest() == fields["atoms"], "other atoms")
+
+
 def self_test(folder):
     """Compares the decoders with the golden vectors."""
     decoders = {
@@ -793,6 +1119,9 @@ def self_test(folder):
         "list": lambda payload, fields: decode_list(payload, int(fields["depth"])),
         "snapshot": lambda payload, _: decode_snapshot(payload),
         "chunk-ids": lambda payload, _: check_chunk_ids(payload),
+        "redis-part": check_dump_part,
+        "redis-order": lambda payload, fields: list(
+            TestDump({"order": payload}).order(int(fields["bits"]))),
     }
     count = 0
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.txt"))):
@@ -807,7 +1136,7 @@ def self_test(folder):
         try:
             decoder(payload, fields)
             found = "ok"
-        except (Refused, ValueError, KeyError, TypeError, struct.error) as error:
+        except (Refused, ValueError, KeyError, TypeError, IndexError, struct.error) as error:
             found = "refused"
             need(fields["expect"] == found, "%s: %s" % (path, error))
         need(fields["expect"] == found, path + " should be refused")
@@ -853,7 +1182,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (Refused, OSError, ValueError, KeyError) as error:
+    except (Refused, OSError, ValueError, KeyError, IndexError) as error:
         sys.exit("restore.py: error: %s" % (error if str(error) else repr(error)))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,5 +1,6 @@
 //! Why a backup saved nothing.
 
+use crate::backup::dump_records::DumpError;
 use crate::index::database::IndexError;
 use crate::index::previous_tree::PreviousTreeError;
 use crate::repo::chunk_writer::WriteError;
@@ -28,6 +29,14 @@ pub enum BackupError {
         name: String,
         /// What went wrong.
         source: crate::source::error::SourceError,
+    },
+    /// A dump of Redis or Valkey is none that could be restored, or could not be sorted.
+    #[error("the dump {name} was not saved")]
+    Dump {
+        /// Name of the source.
+        name: String,
+        /// What went wrong.
+        source: DumpError,
     },
     /// A `PostgreSQL` server failed, or the way to it.
     #[error("the PostgreSQL server of {name} failed")]

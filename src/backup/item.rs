@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::backup::block::Block;
+use crate::backup::pieces::Pieces;
 use crate::crypto::ids::{ChunkKind, DomainKeys};
 use crate::format::node::{ChunkRun, Node};
 use crate::id::{ChunkId, ContentHash};
@@ -73,10 +74,14 @@ pub enum Item {
     Begin(Box<Entry>),
     /// The file is cut in pages, and was in the previous snapshot: the references it had there.
     PreviousPages(Vec<ChunkRun>),
+    /// The file is made of pieces, and was so in the previous snapshot: the references it had there.
+    PreviousPieces(Vec<ChunkRun>),
     /// The next bytes of it.
     Data(CutBytes),
     /// The next pages of it.
     Pages(Pages),
+    /// The next pieces of it.
+    Pieces(Pieces),
     /// It changed while it was read: what came so far is of no use, it is read once more.
     Again,
     /// It ends.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::backup::error::BackupError;
+use crate::backup::pieces::PIECE_STATE_BYTES;
 use crate::format::index_segment::IndexedPack;
 use crate::format::node::ChunkRun;
 use crate::index::lookup::ChunkLookup;
@@ -83,13 +84,45 @@ pub fn mark_wasteful(
     runs: &[ChunkRun],
     lookup: &mut ChunkLookup,
 ) -> Result<(), BackupError> {
+    for (start, end) in wasteful(runs, lookup)? {
+        let first = (start / u64::from(page_bytes)) as usize * 16;
+        let end = end.div_ceil(u64::from(page_bytes)) as usize * 16;
+        if let Some(pages) = fingerprints.get_mut(first..end) {
+            pages.fill(0);
+        }
+    }
+    Ok(())
+}
+
+/// As [`mark_wasteful`], of pieces.
+pub fn mark_wasteful_pieces(
+    state: &mut [u8],
+    runs: &[ChunkRun],
+    lookup: &mut ChunkLookup,
+) -> Result<(), BackupError> {
+    let mut wasteful = wasteful(runs, lookup)?.into_iter().peekable();
+    let mut at = 0;
+    for piece in state.chunks_exact_mut(PIECE_STATE_BYTES) {
+        let (fingerprint, length) = piece.split_at_mut(16);
+        let end = at + u64::from(u32::from_le_bytes(length.try_into().unwrap_or_default()));
+        while wasteful.next_if(|(_, wasteful_end)| *wasteful_end <= at).is_some() {}
+        if wasteful.peek().is_some_and(|(start, _)| *start < end) {
+            fingerprint.fill(0);
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// Start and end of what refers to less than half of its chunk.
+fn wasteful(runs: &[ChunkRun], lookup: &mut ChunkLookup) -> Result<Vec<(u64, u64)>, BackupError> {
     let mut used: std::collections::HashMap<_, u64> = std::collections::HashMap::new();
     for run in runs {
         if let Some((_, length)) = run.slice {
             *used.entry((run.pack, run.first)).or_default() += u64::from(length);
         }
     }
-    let mut at: u64 = 0;
+    let (mut found, mut at) = (Vec::new(), 0);
     for run in runs {
         let pack = lookup.pack(&run.pack)?;
         let length_of = |ordinal: u32| {
@@ -99,12 +132,7 @@ pub fn mark_wasteful(
             Some((_, length)) => {
                 let whole = u64::from(length_of(run.first).unwrap_or(0));
                 if used[&(run.pack, run.first)] * 2 < whole {
-                    let first = (at / u64::from(page_bytes)) as usize * 16;
-                    let end =
-                        (at + u64::from(length)).div_ceil(u64::from(page_bytes)) as usize * 16;
-                    if let Some(pages) = fingerprints.get_mut(first..end) {
-                        pages.fill(0);
-                    }
+                    found.push((at, at + u64::from(length)));
                 }
                 u64::from(length)
             }
@@ -114,5 +142,5 @@ pub fn mark_wasteful(
         };
         at += length;
     }
-    Ok(())
+    Ok(found)
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::backup::content::ContentBuilder;
 use crate::backup::error::BackupError;
 use crate::backup::item::{CutBytes, Ended, Entry, Item, KnownContent, Pages, SmallFile, Step};
-use crate::backup::page_map::{PageMap, mark_wasteful};
+use crate::backup::page_map::{PageMap, mark_wasteful, mark_wasteful_pieces};
+use crate::backup::pieces::{OldContent, Pieces, Span};
 use crate::backup::successor::Successor;
 use crate::backup::tree_builder::{BuiltTree, TreeBuilder};
 use crate::backup::usage::Usage;
@@ -27,13 +28,24 @@ const WAITING_PIECES_MAX: usize = 262_144;
 /// Changed pages are gathered into chunks of this length.
 const GATHERED_BYTES: usize = 64 * 1024;
 
+/// What the fingerprints of a file are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Units {
+    /// There are none, or they are those of the previous snapshot.
+    None,
+    /// Pages of that length in bytes.
+    Pages(u32),
+    /// Pieces.
+    Pieces,
+}
+
 struct Waiting {
     /// No chunk of it, or of those behind it, is in a frame before this one without having its place.
     floor: u64,
     entry: Entry,
     content: ContentBuilder,
     fingerprints: Vec<u8>,
-    page_bytes: u32,
+    units: Units,
 }
 
 struct Current {
@@ -42,8 +54,9 @@ struct Current {
     hasher: ContentHasher,
     bytes: u64,
     old_pages: Option<PageMap>,
+    old_pieces: Option<OldContent>,
     fingerprints: Vec<u8>,
-    page_bytes: u32,
+    units: Units,
     gathering: Vec<u8>,
     gathered: usize,
 }
@@ -117,8 +130,13 @@ impl<'a> Sequencer<'a> {
             }
             Item::Begin(entry) => self.begin(*entry),
             Item::PreviousPages(runs) => self.current().old_pages = Some(PageMap::new(runs)),
+            Item::PreviousPieces(runs) => {
+                let old = OldContent::new(&runs, self.session.chunks.lookup())?;
+                self.current().old_pieces = Some(old);
+            }
             Item::Data(cut) => self.take_data(&cut)?,
             Item::Pages(pages) => self.take_pages(&pages)?,
+            Item::Pieces(pieces) => self.take_pieces(&pieces)?,
             Item::Again => {
                 let entry = self.current().entry.clone();
                 self.begin(entry);
@@ -164,7 +182,7 @@ impl<'a> Sequencer<'a> {
             NodeKind::Dir => self.statistics.directories += 1,
             _ => self.statistics.others += 1,
         }
-        self.wait_for(entry, content, fingerprints, 0);
+        self.wait_for(entry, content, fingerprints, Units::None);
     }
 
     fn take_small(&mut self, file: SmallFile) -> Result<(), BackupError> {
@@ -173,7 +191,7 @@ impl<'a> Sequencer<'a> {
         Progress::add(&self.progress.bytes_done, file.cut.bytes.len() as u64);
         self.statistics.read_bytes += file.cut.bytes.len() as u64;
         self.count_file(&file.entry.node, file.is_known);
-        self.wait_for(file.entry, content, Vec::new(), 0);
+        self.wait_for(file.entry, content, Vec::new(), Units::None);
         Ok(())
     }
 
@@ -208,8 +226,9 @@ impl<'a> Sequencer<'a> {
             hasher: content_hasher(),
             bytes: 0,
             old_pages: None,
+            old_pieces: None,
             fingerprints: Vec::new(),
-            page_bytes: 0,
+            units: Units::None,
             gathering: Vec::new(),
             gathered: 0,
         }));
@@ -233,7 +252,7 @@ impl<'a> Sequencer<'a> {
 
     fn take_pages(&mut self, pages: &Pages) -> Result<(), BackupError> {
         let mut current = self.current.take().expect("pages belong to a file that has begun");
-        current.page_bytes = pages.page_bytes;
+        current.units = Units::Pages(pages.page_bytes);
         current.fingerprints.extend_from_slice(&pages.fingerprints);
         current.bytes += pages.total_bytes;
         self.statistics.read_bytes += pages.read_bytes;
@@ -256,6 +275,34 @@ impl<'a> Sequencer<'a> {
                 let (new, rest) = changed.split_at(bytes as usize);
                 changed = rest;
                 self.gather(&mut current, new)?;
+            }
+        }
+        current.content.resolve(&mut self.session.chunks, self.usage)?;
+        self.current = Some(current);
+        Ok(())
+    }
+
+    fn take_pieces(&mut self, pieces: &Pieces) -> Result<(), BackupError> {
+        let mut current = self.current.take().expect("pieces belong to a file that has begun");
+        current.units = Units::Pieces;
+        current.fingerprints.extend_from_slice(&pieces.state);
+        current.bytes += pieces.total_bytes;
+        self.statistics.read_bytes += pieces.total_bytes;
+        let mut new = &pieces.new[..];
+        for span in &pieces.spans {
+            match span {
+                Span::Kept { offset, bytes } => {
+                    let old = current.old_pieces.as_ref();
+                    let runs = old.and_then(|old| old.slices(*offset, *bytes));
+                    for run in runs.ok_or(BackupError::ThreadLost)? {
+                        current.content.push_run(run);
+                    }
+                }
+                Span::New(bytes) => {
+                    let (now, rest) = new.split_at(*bytes as usize);
+                    new = rest;
+                    self.gather(&mut current, now)?;
+                }
             }
         }
         current.content.resolve(&mut self.session.chunks, self.usage)?;
@@ -310,7 +357,7 @@ impl<'a> Sequencer<'a> {
             }
         }
         self.count_file(&entry.node, ended.is_known);
-        self.wait_for(entry, current.content, current.fingerprints, current.page_bytes);
+        self.wait_for(entry, current.content, current.fingerprints, current.units);
         Ok(())
     }
 
@@ -319,7 +366,7 @@ impl<'a> Sequencer<'a> {
         mut entry: Entry,
         content: ContentBuilder,
         fingerprints: Vec<u8>,
-        page_bytes: u32,
+        units: Units,
     ) {
         entry.node.link_group = entry.link_group;
         Progress::add(&self.progress.items_done, 1);
@@ -331,7 +378,7 @@ impl<'a> Sequencer<'a> {
         for earlier in self.waiting.iter_mut().rev().take_while(|earlier| earlier.floor > floor) {
             earlier.floor = floor;
         }
-        self.waiting.push_back(Waiting { floor, entry, content, fingerprints, page_bytes });
+        self.waiting.push_back(Waiting { floor, entry, content, fingerprints, units });
     }
 
     /// Moves on whatever has all its places; makes room when too much waits.
@@ -376,10 +423,14 @@ impl<'a> Sequencer<'a> {
     }
 
     fn write(&mut self, ready: Waiting) -> Result<(), BackupError> {
-        let Waiting { mut entry, content, mut fingerprints, page_bytes, .. } = ready;
-        if page_bytes > 0 {
-            let lookup = self.session.chunks.lookup();
-            mark_wasteful(&mut fingerprints, page_bytes, content.runs(), lookup)?;
+        let Waiting { mut entry, content, mut fingerprints, units, .. } = ready;
+        let lookup = self.session.chunks.lookup();
+        match units {
+            Units::None => {}
+            Units::Pages(bytes) => {
+                mark_wasteful(&mut fingerprints, bytes, content.runs(), lookup)?;
+            }
+            Units::Pieces => mark_wasteful_pieces(&mut fingerprints, content.runs(), lookup)?,
         }
         let is_root = entry.dir.is_empty() && entry.node.name.is_empty();
         if let Some(Successor::AnyOrder(entries)) = &mut self.previous

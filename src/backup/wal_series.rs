@@ -10,33 +10,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::secret::random_bytes;
-use crate::format::postgres::facts::{ClusterFacts, WalFacts, WalRange};
+use crate::backup::log_root::{LogSeries, SavedFile, new_series, series_path};
+use crate::format::postgres::facts::{ClusterFacts, PostgresFacts, WalFacts, WalRange};
 use crate::format::postgres::lsn::{Lsn, Timeline};
 use crate::format::postgres::segment::WalFile;
-use crate::id::ContentHash;
+use crate::format::snapshot::Facts;
 use crate::repo::error::RepoError;
-use crate::repo::open::Repository;
-use crate::repo::state::{StateDir, read_json, write_json};
+use crate::repo::state::{StateDir, read_json};
 
 /// Files of one series at most: what each of its snapshots has to name again.
 const FILES_PER_SERIES_MAX: usize = 256;
 /// Names that are remembered, to tell other content of the same name.
 const NAMES_MAX: usize = 8192;
-
-/// A file that is saved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedFile {
-    /// Its length.
-    pub bytes: u64,
-    /// BLAKE3 of its content.
-    pub hash: ContentHash,
-    /// The file as the system knew it, so that it need not be read again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stamp: Option<String>,
-    /// It is in the newest snapshot.
-    pub is_carried: bool,
-}
 
 /// What is remembered of a source's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +44,7 @@ impl WalSeries {
     /// The first series of a cluster.
     pub fn new(cluster: ClusterFacts) -> Result<Self, RepoError> {
         Ok(Self {
-            series: new_name()?,
+            series: new_series()?,
             is_open: false,
             cluster,
             files: BTreeMap::new(),
@@ -71,7 +56,7 @@ impl WalSeries {
     /// Where what is remembered of a source stands.
     #[must_use]
     pub fn path(state: &StateDir, source: &str) -> PathBuf {
-        state.tree_path(source, b"").with_extension("wal")
+        series_path(state, source)
     }
 
     /// Reads what is remembered.
@@ -79,29 +64,14 @@ impl WalSeries {
         read_json(&Self::path(state, source))
     }
 
-    /// Writes it.
-    pub fn write(&self, repository: &Repository, source: &str) -> Result<(), RepoError> {
-        write_json(&Self::path(&repository.state, source), self)
-    }
-
-    /// Begins a series that has none of the files so far.
-    pub fn begin_anew(&mut self) -> Result<(), RepoError> {
-        self.series = new_name()?;
-        for file in self.files.values_mut() {
-            file.is_carried = false;
-        }
-        self.is_open = false;
-        Ok(())
-    }
-
     /// Whether so many more files make it too long.
     #[must_use]
     pub fn is_full(&self, more: usize) -> bool {
-        self.carried().count() + more > FILES_PER_SERIES_MAX
+        self.carried_names().count() + more > FILES_PER_SERIES_MAX
     }
 
     /// Names of the files in the newest snapshot.
-    pub fn carried(&self) -> impl Iterator<Item = &String> {
+    fn carried_names(&self) -> impl Iterator<Item = &String> {
         self.files.iter().filter(|(_, file)| file.is_carried).map(|(name, _)| name)
     }
 
@@ -118,7 +88,7 @@ impl WalSeries {
 
     /// What the snapshot says about itself.
     #[must_use]
-    pub fn facts(&self) -> WalFacts {
+    pub fn wal_facts(&self) -> WalFacts {
         let size = self.cluster.segments();
         let mut ranges: Vec<WalRange> = Vec::new();
         for (name, file) in self.files.iter().filter(|(_, file)| file.is_carried) {
@@ -146,8 +116,48 @@ impl WalSeries {
     }
 }
 
-fn new_name() -> Result<String, RepoError> {
-    Ok(data_encoding::HEXLOWER.encode(&random_bytes::<8>()?))
+impl LogSeries for WalSeries {
+    fn series(&self) -> &str {
+        &self.series
+    }
+
+    fn set_open(&mut self, is_open: bool) {
+        self.is_open = is_open;
+    }
+
+    fn begin_anew(&mut self) -> Result<(), RepoError> {
+        self.series = new_series()?;
+        for file in self.files.values_mut() {
+            file.is_carried = false;
+        }
+        self.is_open = false;
+        Ok(())
+    }
+
+    fn carried(&self) -> Vec<String> {
+        self.carried_names().cloned().collect()
+    }
+
+    /// The partial one of a whole segment goes too.
+    fn replaces(&self, new: &str, old: &str) -> bool {
+        new == old || old.strip_suffix(".partial") == Some(new)
+    }
+
+    fn wants_content(&self, name: &str) -> bool {
+        name.ends_with(".history")
+    }
+
+    fn take_saved(&mut self, name: &str, file: SavedFile, content: Option<Vec<u8>>) {
+        let kind = WalFile::parse(name, self.cluster.segments());
+        if let (Some(WalFile::History(timeline)), Some(text)) = (kind, content) {
+            self.histories.insert(timeline, String::from_utf8_lossy(&text).into_owned());
+        }
+        self.take(name, file);
+    }
+
+    fn facts(&self) -> Facts {
+        PostgresFacts::Wal(self.wal_facts()).encode()
+    }
 }
 
 #[cfg(test)]
@@ -170,11 +180,11 @@ mod tests {
         series.take(&format!("{}.partial", name(3)), file(1000));
         series.take("00000002.history", file(20));
         let ranges = |series: &WalSeries| -> Vec<(u64, u64)> {
-            series.facts().ranges.iter().map(|r| (r.start.0, r.end.0)).collect()
+            series.wal_facts().ranges.iter().map(|r| (r.start.0, r.end.0)).collect()
         };
         assert_eq!(ranges(&series), [(1 << 20, (3 << 20) + 1000)]);
         series.take(&name(3), file(1 << 20));
-        assert_eq!(series.carried().count(), 4);
+        assert_eq!(series.carried().len(), 4);
         assert_eq!(ranges(&series), [(1 << 20, 4 << 20)]);
         series.begin_anew().unwrap();
         assert_eq!(ranges(&series), []);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::backup::postgres_wal::{WalContent, WalInput};
+use crate::backup::log_root::{LogContent, LogInput};
 use crate::format::postgres::lsn::{Lsn, Timeline};
 use crate::format::postgres::segment::{Segment, SegmentBytes};
 
@@ -142,17 +142,17 @@ impl WalSpool {
 
     /// All that is to be saved now: whole segments, and the front of the last one.
     #[must_use]
-    pub fn files(&self) -> Vec<WalInput> {
-        let content = |path: PathBuf| WalContent::File { path, stamp: None };
-        let whole = self.whole.iter().map(|segment| WalInput {
+    pub fn files(&self) -> Vec<LogInput> {
+        let content = |path: PathBuf| LogContent::File { path, stamp: None };
+        let whole = self.whole.iter().map(|segment| LogInput {
             name: segment.name(self.size),
             content: content(self.path(*segment)),
         });
-        let mut files: Vec<WalInput> = whole.collect();
+        let mut files: Vec<LogInput> = whole.collect();
         if self.current.is_some() {
             let segment = self.segment();
             let name = format!("{}.partial", segment.name(self.size));
-            files.push(WalInput { name, content: content(self.path(segment)) });
+            files.push(LogInput { name, content: content(self.path(segment)) });
         }
         files
     }

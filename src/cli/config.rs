@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use crate::cli::source_config::SourceConfig;
 use crate::units::{parse_size, parse_span};
 
 /// The version of the form.
@@ -192,84 +193,6 @@ pub struct RepositoryConfig {
     pub identity_file: Option<PathBuf>,
 }
 
-/// What kind of source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SourceKind {
-    /// Files and folders.
-    Files,
-    /// The output of a command.
-    Command,
-    /// A PostgreSQL server.
-    Postgres,
-}
-
-/// What a backup of a PostgreSQL server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum PostgresMethod {
-    /// A dump of one database, as `pg_dump` makes it
-    #[default]
-    Dump,
-    /// The whole cluster, as `pg_basebackup` takes it: the base for any point in time
-    Base,
-}
-
-/// `[sources.NAME]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is an independent switch, as on the command line"
-)]
-pub struct SourceConfig {
-    /// What kind of source; says which of the other keys may stand.
-    pub kind: SourceKind,
-    /// Tags of its snapshots.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// Files: what to save.
-    #[serde(default)]
-    pub paths: Vec<PathBuf>,
-    /// Files: patterns to leave out.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// Files: patterns to leave out in any case of letters.
-    #[serde(default)]
-    pub iexclude: Vec<String>,
-    /// Files: files of patterns.
-    #[serde(default)]
-    pub exclude_file: Vec<PathBuf>,
-    /// Files: names of ignore files to obey.
-    #[serde(default)]
-    pub ignore_file: Vec<String>,
-    /// Files: leave out folders with a `CACHEDIR.TAG`.
-    #[serde(default)]
-    pub exclude_caches: bool,
-    /// Files: leave out folders with a file of such a name.
-    #[serde(default)]
-    pub exclude_if_present: Vec<String>,
-    /// Files: stay within the file systems of the paths.
-    #[serde(default)]
-    pub one_file_system: bool,
-    /// Files: leave out larger ones.
-    #[serde(default, deserialize_with = "optional_size")]
-    pub exclude_larger_than: Option<u64>,
-    /// Command: program and arguments.
-    #[serde(default)]
-    pub command: Vec<String>,
-    /// Command: name of the stream; the source's own name where it is left out.
-    pub name: Option<String>,
-    /// Postgres: connection string, without a password.
-    pub connection: Option<String>,
-    /// Postgres: what `backup` makes.
-    pub method: Option<PostgresMethod>,
-    /// Postgres: connections of a dump.
-    pub jobs: Option<u32>,
-    /// Postgres: folder with `pg_dump` and its kin.
-    pub pg_bin: Option<PathBuf>,
-}
-
 /// `[retention.NAME]`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -333,7 +256,10 @@ impl<'de> Deserialize<'de> for SpanText {
     }
 }
 
-fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+/// A size with a unit, where there is one.
+pub(crate) fn optional_size<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_size(&text).map(Some).map_err(D::Error::custom)
 }
@@ -393,6 +319,14 @@ impl Config {
                 return dangling(format!("[repositories.{name}]"), reason);
             }
         }
+        for (name, source) in &self.sources {
+            if let Some(SecretReference(secret)) = &source.password
+                && !self.secrets.contains_key(secret)
+            {
+                let reason = format!("there is no secret {secret:?} in [secrets]");
+                return dangling(format!("[sources.{name}]"), reason);
+            }
+        }
         match &self.global.repository {
             Some(name) if !self.repositories.contains_key(name) => {
                 dangling("[global]".into(), format!("there is no [repositories.{name}]"))
@@ -419,42 +353,6 @@ impl Config {
             SecretProvider::Env(name) => Some(name.as_str()),
             _ => None,
         })
-    }
-}
-
-impl SourceConfig {
-    fn validate(&self) -> Result<(), &'static str> {
-        let for_files = !self.exclude.is_empty()
-            || !self.iexclude.is_empty()
-            || !self.exclude_file.is_empty()
-            || !self.ignore_file.is_empty()
-            || !self.exclude_if_present.is_empty()
-            || self.exclude_caches
-            || self.one_file_system
-            || self.exclude_larger_than.is_some();
-        let for_commands = !self.command.is_empty() || self.name.is_some();
-        let for_postgres = self.connection.is_some()
-            || self.method.is_some()
-            || self.jobs.is_some()
-            || self.pg_bin.is_some();
-        match self.kind {
-            SourceKind::Files if self.paths.is_empty() => Err("kind files needs paths"),
-            SourceKind::Postgres if self.connection.is_none() => {
-                Err("kind postgres needs connection")
-            }
-            SourceKind::Postgres if for_files || for_commands || !self.paths.is_empty() => {
-                Err("kind postgres has connection, method, jobs and pg-bin only")
-            }
-            SourceKind::Files | SourceKind::Command if for_postgres => {
-                Err("only kind postgres has connection, method, jobs and pg-bin")
-            }
-            SourceKind::Files if for_commands => Err("kind files has neither command nor name"),
-            SourceKind::Command if self.command.is_empty() => Err("kind command needs command"),
-            SourceKind::Command if for_files || !self.paths.is_empty() => {
-                Err("kind command has neither paths nor anything to exclude")
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::cli::config::{
-    Config, KeepConfig, PostgresMethod, RepositoryConfig, SecretProvider, SourceConfig, SourceKind,
-};
+use crate::cli::config::{Config, KeepConfig, RepositoryConfig, SecretProvider};
+use crate::cli::source_config::{PostgresMethod, SourceConfig, SourceKind};
 
 /// Tables and keys in the order of the documentation; valid TOML but for the `***`.
 #[must_use]
@@ -71,6 +70,7 @@ fn source_text(text: &mut String, source: &SourceConfig) {
         SourceKind::Files => "files",
         SourceKind::Command => "command",
         SourceKind::Postgres => "postgres",
+        SourceKind::Redis => "redis",
     };
     string(text, "kind", Some(kind));
     let of_paths = |paths: &[std::path::PathBuf]| -> Vec<String> {
@@ -94,6 +94,7 @@ fn source_text(text: &mut String, source: &SourceConfig) {
     list(text, "command", &source.command);
     string(text, "name", source.name.as_deref());
     string(text, "connection", source.connection.as_deref());
+    string(text, "password", source.password.as_ref().map(|_| "***"));
     let method = source.method.map(|method| match method {
         PostgresMethod::Dump => "dump",
         PostgresMethod::Base => "base",

@@ -15,7 +15,7 @@ use crate::cli::explain::usage;
 pub const PREFIX: &str = "HOLDFAST_";
 
 /// Every variable that the program knows, without the prefix.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 15] = [
     "CACHE_DIR",
     "COLOR",
     "CONFIG",
@@ -26,6 +26,8 @@ const KNOWN: [&str; 13] = [
     "PASSWORD_FD",
     "PASSWORD_FILE",
     "PROGRESS",
+    "REDIS_PASSWORD_COMMAND",
+    "REDIS_PASSWORD_FILE",
     "REPO",
     "STATE_DIR",
     "UNITS",

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 
 use crate::cli::explain::{
-    Explanation, check, key, postgres, prune, repository, store, trust, usage,
+    Explanation, check, key, postgres, prune, redis, repository, store, trust, usage,
 };
 use crate::crypto::recipient::KeyTextError;
 use crate::crypto::seal::SealError;
@@ -17,7 +17,9 @@ use crate::index::database::IndexError;
 use crate::repo::chunk_writer::WriteError;
 use crate::repo::error::RepoError;
 use crate::repo::pack_reader::PackReadError;
+use crate::source::error::SourceError;
 use crate::source::postgres::error::PostgresError;
+use crate::source::redis::error::RedisError;
 use crate::store::StoreError;
 
 /// The kind of one error, its sources aside.
@@ -45,6 +47,12 @@ pub fn known_kind(error: &(dyn Error + 'static)) -> Option<&'static Explanation>
     }
     if let Some(error) = error.downcast_ref::<PostgresError>() {
         return Some(postgres_kind(error));
+    }
+    if let Some(error) = error.downcast_ref::<RedisError>() {
+        return Some(redis_kind(error));
+    }
+    if let Some(SourceError::Redis(error)) = error.downcast_ref() {
+        return Some(redis_kind(error));
     }
     if let Some(PackReadError::Chunk { .. }) = error.downcast_ref() {
         return Some(&trust::CONTENT);
@@ -87,6 +95,31 @@ fn postgres_kind(error: &PostgresError) -> &'static Explanation {
         PostgresError::Exists { .. } => &postgres::EXISTS,
         PostgresError::Ended { .. } => &postgres::NOT_STARTED,
     }
+}
+
+fn redis_kind(error: &RedisError) -> &'static Explanation {
+    match error {
+        RedisError::Address { .. } | RedisError::PasswordShown => &redis::ADDRESS,
+        RedisError::Connect { .. }
+        | RedisError::Broken { .. }
+        | RedisError::Tls { .. }
+        | RedisError::Protocol { .. } => &redis::UNREACHABLE,
+        RedisError::Server { .. } => match error.code() {
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => &redis::LOGIN,
+            Some("LOADING" | "NOMASTERLINK" | "MASTERDOWN") => &redis::NOT_READY,
+            // A server before 6.0, or without users: ERR invalid password, ERR Client sent AUTH, …
+            Some("ERR") if is_about_login(error) => &redis::LOGIN,
+            _ => &redis::SERVER,
+        },
+        RedisError::NotReady { .. } => &redis::NOT_READY,
+        RedisError::Dump { .. } => &redis::DUMP,
+        RedisError::Spool { .. } => &redis::SPOOL,
+    }
+}
+
+fn is_about_login(error: &RedisError) -> bool {
+    let text = error.to_string();
+    ["AUTH", "password", "Authentication"].iter().any(|word| text.contains(word))
 }
 
 fn store_kind(error: &StoreError) -> &'static Explanation {

@@ -9,12 +9,15 @@ use crate::backup::postgres_base::Access;
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::postgres;
+use crate::cli::source_config::{PostgresMethod, SourceKind};
 use crate::format::postgres::facts::ClusterFacts;
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
 use crate::repo::state::{StateDir, read_json, write_json};
 use crate::source::postgres::address::Address;
+use crate::source::postgres::connection::Purpose;
 use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::server::ServerFacts;
 
 /// What this host remembers of its PostgreSQL sources, by name.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +98,8 @@ pub fn named_server(
     }
     let configured = || {
         let table = context.loaded.config.sources.get(name)?;
-        table.connection.clone()
+        let is_postgres = table.kind == SourceKind::Postgres;
+        table.connection.clone().filter(|_| is_postgres)
     };
     let remembered = || known.0.get(name)?.connection.clone();
     let connection = given.or_else(configured).or_else(remembered).ok_or_else(|| {
@@ -126,7 +130,7 @@ pub fn failed(error: &PostgresError) -> CommandError {
 /// The name that is meant where a command names none: the only one there is.
 pub fn only_name(context: &Context, known: &KnownSources) -> Result<String, CommandError> {
     let configured = context.loaded.config.sources.iter();
-    let configured = configured.filter(|(_, table)| table.connection.is_some());
+    let configured = configured.filter(|(_, table)| table.kind == SourceKind::Postgres);
     let mut names: Vec<&String> = configured.map(|(name, _)| name).chain(known.0.keys()).collect();
     names.sort();
     names.dedup();
@@ -139,4 +143,31 @@ pub fn only_name(context: &Context, known: &KnownSources) -> Result<String, Comm
             Err(CommandError::new(&postgres::UNKNOWN, what).hint("--source NAME"))
         }
     }
+}
+
+/// Remembers the server before anything is saved: its `archive_command` may be at work already, and
+/// knows the source by what is remembered.
+pub fn remember_server(
+    context: &Context,
+    repository: &Repository,
+    server: &NamedServer,
+    method: PostgresMethod,
+) -> Result<(), CommandError> {
+    let found = server.access.connect(Purpose::Sql).and_then(|mut sql| {
+        let found = ServerFacts::read(&mut sql)?;
+        // A dump stands alone, whichever cluster it is of.
+        if method == PostgresMethod::Base {
+            found.require_cluster(&server.name, server.expected.as_deref(), sql.shown())?;
+        }
+        Ok(found)
+    });
+    if method == PostgresMethod::Dump && server.expected.is_some() {
+        return Ok(());
+    }
+    let found = found.map_err(|error| failed(&error))?;
+    let (name, connection) = (&server.name, Some(&*server.connection));
+    if let Err(error) = KnownSources::remember(repository, name, connection, &found.cluster) {
+        context.output.warning(&format!("{name} is not remembered here: {error}"));
+    }
+    Ok(())
 }

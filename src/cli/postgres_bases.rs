@@ -1,10 +1,14 @@
 //! The base backups of a source.
 
+use crate::backup::postgres_base::PostgresBase;
+use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
+use crate::cli::postgres::NamedServer;
 use crate::cli::reading::{FoundSnapshot, Reading};
 use crate::cli::wal_archive::facts_of;
 use crate::format::postgres::facts::{BaseFacts, PostgresFacts};
+use crate::source::postgres::base_backup::BaseBackupOptions;
 
 /// A base backup.
 pub struct Base<'a> {
@@ -35,4 +39,21 @@ pub fn bases_of<'a>(
     bases.retain(|base| system.as_ref() == Some(&base.facts.cluster.system));
     bases.sort_by_key(|base| (base.facts.timeline, base.facts.stop));
     Ok(bases)
+}
+
+/// The root of a base backup.
+#[must_use]
+pub fn base_root(
+    server: &NamedServer,
+    label: &SnapshotLabel,
+    is_forced: bool,
+) -> Box<dyn RootSource> {
+    let options = BaseBackupOptions {
+        label: format!("holdfast {} {}", label.source, label.time),
+        fast_checkpoint: true,
+        rate_kilobytes_max: None,
+        incremental: !is_forced,
+    };
+    let (name, access) = (server.name.clone(), server.access.clone());
+    Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
 }

@@ -7,8 +7,8 @@ use clap::Args;
 
 use crate::backup::postgres_dump::PostgresDump;
 use crate::backup::run::RootSource;
-use crate::cli::config::SourceConfig;
 use crate::cli::postgres::NamedServer;
+use crate::cli::source_config::SourceConfig;
 use crate::source::postgres::dump::DumpSource;
 use crate::source::postgres::dump_tools::Variables;
 

@@ -156,7 +156,11 @@ impl Secrets<'_> {
         self.first_of(path.as_deref(), command, descriptor)
     }
 
-    fn first_of(
+    /// The secret that a file, a command or a descriptor gives: the first that is named.
+    ///
+    /// # Errors
+    /// `HF-KEY-003` and `-004`; `HF-USE-001` for a command whose quotes do not close.
+    pub fn first_of(
         &self,
         path: Option<&Path>,
         command: Option<&str>,
@@ -172,6 +176,15 @@ impl Secrets<'_> {
             return read_program(&argv, self.environment).map(Some).map_err(|e| unusable(&e));
         }
         descriptor.map(|number| read_descriptor(number).map_err(|e| unusable(&e))).transpose()
+    }
+
+    /// The systemd credential of that name, where there is one.
+    ///
+    /// # Errors
+    /// `HF-KEY-003` and `-004`.
+    pub fn credential(&self, name: &str) -> Result<Option<SecretString>, CommandError> {
+        let path = self.credential_path(name).filter(|path| path.exists());
+        path.map(|path| file(&path, FileKind::Credential, Ending::Line)).transpose()
     }
 
     fn credential_path(&self, name: &str) -> Option<PathBuf> {

@@ -65,4 +65,8 @@ limits! {
     FACTS_BYTES_MAX: 1024 * 1024;
     /// Largest history of a PostgreSQL timeline.
     TIMELINE_HISTORY_BYTES_MAX: 1024 * 1024;
+    /// Largest line at the beginning of a segment of a Redis journal.
+    JOURNAL_HEADER_BYTES_MAX: 4_096;
+    /// Largest frame of a Redis journal.
+    JOURNAL_FRAME_BYTES_MAX: 4 * 1024 * 1024;
 }

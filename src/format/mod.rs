@@ -11,6 +11,7 @@ pub mod node;
 pub mod node_json;
 pub mod pack;
 pub mod postgres;
+pub mod redis;
 pub mod refs;
 pub mod roster;
 pub mod signed_text;

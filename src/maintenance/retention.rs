@@ -22,6 +22,8 @@
 //!   the place of Monday's.
 //!   Making many snapshots now still uses up `keep-last`; what protects there is the floor, and
 //!   that forgetting can be recalled for the grace time.
+//! * A snapshot that is tagged as having lost most of what the one before it had, and the one before
+//!   it, are never removed by a rule.
 //! * Where more than half of a group would be judged by the first-seen time, the store has probably
 //!   been moved or copied, which gives all objects the time of the copy; bucketing by it would
 //!   remove nearly everything. The group is refused ([`Refusal::TimesDisagree`]).
@@ -37,6 +39,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::format::redis::server_facts::SHRUNKEN_TAG;
 use crate::id::ActorId;
 use crate::maintenance::retention::decision::{Decision, KeepReason, RetentionInput, Verdict};
 use crate::maintenance::retention::policy::Policy;
@@ -153,6 +156,7 @@ fn plan_group(
     let counted = judged(&plain, &context.zone);
     let mut reasons = apply_rules(policy, &counted);
     let refusal = refusal(source, &counted, &reasons, &context.overrides);
+    keep_around_shrunken(group, &counted, &mut reasons);
     let mut decisions: Vec<Decision> = suspicious.into_iter().map(keep_suspicious).collect();
     decisions.sort_by_key(|decision| (decision.time, decision.snapshot));
     for (snapshot, reasons) in counted.iter().zip(&mut reasons) {
@@ -171,6 +175,31 @@ fn plan_group(
         });
     }
     GroupPlan { writer, source: source.to_owned(), decisions, refusal }
+}
+
+/// A snapshot that lost most of what the one before it had may be the damage itself: no rule removes
+/// it or the one before.
+fn keep_around_shrunken(
+    group: &[&RetentionInput],
+    counted: &[Judged<'_>],
+    reasons: &mut [Vec<KeepReason>],
+) {
+    let is_shrunken =
+        |input: &RetentionInput| input.tags.iter().any(|tag| tag.as_str() == SHRUNKEN_TAG);
+    for input in group.iter().filter(|input| is_shrunken(input)) {
+        let time = counted.iter().find(|one| one.input.snapshot == input.snapshot);
+        let time = time.map_or(input.first_seen, |one| one.time.timestamp());
+        let is_before =
+            |one: &Judged<'_>| one.time.timestamp() <= time && one.input.snapshot != input.snapshot;
+        // The newest come first.
+        let before = counted.iter().position(is_before);
+        let itself = counted.iter().position(|one| one.input.snapshot == input.snapshot);
+        for at in before.into_iter().chain(itself) {
+            if !reasons[at].contains(&KeepReason::Shrunken) {
+                reasons[at].push(KeepReason::Shrunken);
+            }
+        }
+    }
 }
 
 fn ahead(input: &RetentionInput) -> bool {

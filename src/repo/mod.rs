@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod chunk_reader;
 pub mod chunk_writer;
+pub mod content_bytes;
 pub mod content_reader;
 pub mod create;
 pub mod domain_index;
@@ -10,6 +11,7 @@ pub mod error;
 pub mod history;
 mod history_texts;
 pub mod key_files;
+pub mod lanes;
 pub mod locks;
 pub mod objects;
 pub mod open;

@@ -5,6 +5,7 @@
 //! after a repack as after a repeated upload. Never a byte that is not the one that was stored.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::compress::CompressError;
@@ -127,6 +128,7 @@ pub struct ReadAccess {
     identities: Arc<[Identity]>,
     domains: Vec<Domain>,
     cache: Mutex<MapCache>,
+    spool_folder: PathBuf,
 }
 
 impl ReadAccess {
@@ -143,7 +145,20 @@ impl ReadAccess {
             .map(|(id, keys, database)| Domain { id, keys, database: Mutex::new(database) })
             .collect();
         let identities = identities.into();
-        Self { store, repository, identities, domains, cache: Mutex::default() }
+        let (cache, spool_folder) = (Mutex::default(), PathBuf::from("."));
+        Self { store, repository, identities, domains, cache, spool_folder }
+    }
+
+    /// With the folder of files that hold, sealed, what does not fit into memory.
+    #[must_use]
+    pub fn spooling_into(self, folder: &Path) -> Self {
+        Self { spool_folder: folder.to_owned(), ..self }
+    }
+
+    /// Where what does not fit into memory goes, sealed.
+    #[must_use]
+    pub fn spool_folder(&self) -> &Path {
+        &self.spool_folder
     }
 
     /// The store that is read from.

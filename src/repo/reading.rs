@@ -42,6 +42,7 @@ pub fn read_access(
     if store.requests().is_some() {
         store = Arc::new(SharedBlocks::new(store));
     }
-    let access = ReadAccess::new(store, repository.id, unlocked.read_identities(), domains);
+    let access = ReadAccess::new(store, repository.id, unlocked.read_identities(), domains)
+        .spooling_into(repository.state.path());
     Ok((Arc::new(access), findings))
 }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::format::node::Node;
+use crate::format::node::{Node, NodeKind};
+use crate::format::redis::facts::RecordFacts;
 use crate::format::snapshot::{Root, Snapshot};
 use crate::repo::read_access::ReadAccess;
 use crate::repo::tree_reader::{TreeReadError, TreeReader, is_beneath};
@@ -64,7 +65,7 @@ pub fn find_path<'a>(
     if let Some((root_path, root)) = innermost {
         let below = normal_path(&wanted[root_path.len()..]);
         let node = if below.is_empty() {
-            Some(root.node.clone())
+            Some(node_of(root))
         } else {
             TreeReader::find(access, root, &below)?
         };
@@ -72,6 +73,21 @@ pub fn find_path<'a>(
         return Ok(node.map(found).into_iter().collect());
     }
     Ok(roots_below(snapshot, &wanted))
+}
+
+/// The node of a root; of a dump that is stored as records, that of the dump.
+#[must_use]
+pub fn node_of(root: &Root) -> Node {
+    match RecordFacts::of(root.facts.as_ref()) {
+        Ok(Some(facts)) => {
+            let name = root.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            let mut node = Node::new(NodeKind::Stream, name);
+            node.size = facts.bytes;
+            node.hash = Some(facts.hash);
+            node
+        }
+        _ => root.node.clone(),
+    }
 }
 
 fn roots_below<'a>(snapshot: &'a Snapshot, dir: &[u8]) -> Vec<FoundPath<'a>> {
@@ -82,7 +98,7 @@ fn roots_below<'a>(snapshot: &'a Snapshot, dir: &[u8]) -> Vec<FoundPath<'a>> {
             root,
             root_path,
             below: Vec::new(),
-            node: root.node.clone(),
+            node: node_of(root),
             is_above: true,
         })
         .collect()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::crypto::ids::content_hasher;
 use crate::format::node::{Node, NodeKind};
+use crate::format::redis::facts::RecordFacts;
 use crate::format::snapshot::{Root, Snapshot};
 use crate::progress::Progress;
 use crate::repo::read_access::ReadAccess;
@@ -16,6 +17,7 @@ use crate::restore::error::RestoreError;
 use crate::restore::execute::threads_of;
 use crate::restore::hard_links::LinkContents;
 use crate::restore::read_ahead::{Due, HoleFiller, read_ahead};
+use crate::restore::redis_dump::{dump_facts, read_dump};
 use crate::restore::target_path::escape;
 
 /// Puts the content of the file or stream at `path` out; gives its length in bytes.
@@ -44,6 +46,30 @@ pub fn cat(
     cat_node(access, found.root, found.node, path, out, threads, progress)
 }
 
+fn cat_dump(
+    access: &Arc<ReadAccess>,
+    root: &Root,
+    facts: &RecordFacts,
+    path: &[u8],
+    out: &mut dyn Write,
+    progress: &Progress,
+) -> Result<u64, RestoreError> {
+    let mut hasher = content_hasher();
+    read_dump(access, root, facts, &mut |bytes| {
+        if progress.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        hasher.update(bytes);
+        Progress::add(&progress.bytes_done, bytes.len() as u64);
+        out.write_all(bytes).map_err(RestoreError::Output)
+    })?;
+    out.flush().map_err(RestoreError::Output)?;
+    if hasher.content_hash() != facts.hash {
+        return Err(RestoreError::WrongHash { path: escape(path) });
+    }
+    Ok(facts.bytes)
+}
+
 fn cat_node(
     access: &Arc<ReadAccess>,
     root: &Root,
@@ -53,6 +79,9 @@ fn cat_node(
     threads: usize,
     progress: &Progress,
 ) -> Result<u64, RestoreError> {
+    if let (NodeKind::Stream, Some(facts)) = (node.kind, dump_facts(root)?) {
+        return cat_dump(access, root, &facts, path, out, progress);
+    }
     LinkContents::new(access).complete_node(root, &mut node)?;
     let mut filler = HoleFiller::new(node.size, &node.holes);
     let mut hasher = content_hasher();

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use crate::format::redis::facts::RecordFactsError;
+use crate::repo::lanes::LaneError;
 use crate::repo::read_access::ReadError;
 use crate::repo::tree_reader::TreeReadError;
 use crate::restore::target_error::TargetError;
@@ -50,6 +52,18 @@ pub enum RestoreError {
         /// Escaped path in the snapshot.
         path: String,
     },
+    /// The records of a dump do not fit together.
+    #[error("the {what} of a dump of Redis are damaged")]
+    Dump {
+        /// Which of its parts.
+        what: &'static str,
+    },
+    /// A dump of Redis is stored in a form that is not known.
+    #[error("the dump of Redis cannot be put together")]
+    DumpFacts(#[from] RecordFactsError),
+    /// What is put together could not be kept meanwhile.
+    #[error("the dump could not be put together")]
+    Lanes(#[from] LaneError),
     /// It was asked to stop.
     #[error("the restore was interrupted")]
     Cancelled,

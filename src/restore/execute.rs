@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::crypto::ids::content_hasher;
 use crate::format::node::{Node, NodeKind};
+use crate::format::redis::facts::RecordFacts;
 use crate::format::snapshot::{Root, Snapshot};
 use crate::progress::Progress;
 use crate::repo::chunk_reader::ChunkReader;
@@ -23,6 +25,7 @@ use crate::restore::file_state::FileState;
 use crate::restore::filter::Filters;
 use crate::restore::hard_links::{LinkContents, Names};
 use crate::restore::plan::{DataMap, Window, WindowBounds};
+use crate::restore::redis_dump::{dump_facts, read_dump};
 use crate::restore::selection::{SelectedEntries, SelectedEntry};
 use crate::restore::target::Target;
 use crate::restore::target_error::TargetError;
@@ -312,6 +315,40 @@ impl<'a> Director<'a> {
         })
     }
 
+    /// A dump that is stored as records: put together by this thread.
+    fn dump(&mut self, path: &TargetPath, entry: &SelectedEntry<'a>, facts: &RecordFacts) {
+        let shared = self.shared;
+        let written = || -> Result<(), RestoreError> {
+            let file = shared.target.create_file(path, &entry.node)?;
+            let (mut offset, mut hasher) = (0, content_hasher());
+            read_dump(shared.access, entry.root, facts, &mut |bytes| {
+                if shared.is_over() {
+                    return Err(RestoreError::Cancelled);
+                }
+                file.write_at(offset, bytes)?;
+                hasher.update(bytes);
+                offset += bytes.len() as u64;
+                Progress::add(&shared.progress.bytes_done, bytes.len() as u64);
+                Ok(())
+            })?;
+            if offset != facts.bytes || hasher.content_hash() != facts.hash {
+                return Err(RestoreError::WrongHash { path: path.to_string() });
+            }
+            shared.target.apply_file_metadata(&file, &entry.node, shared.progress)?;
+            Ok(())
+        };
+        match written() {
+            Ok(()) => self.report.files += 1,
+            Err(RestoreError::Target(error)) => shared.trouble(error),
+            Err(RestoreError::Cancelled) => {}
+            Err(error) => {
+                self.report.damaged += 1;
+                shared.progress.warn(with_causes(&error));
+            }
+        }
+        Progress::add(&shared.progress.items_done, 1);
+    }
+
     fn file(&mut self, path: TargetPath, mut entry: SelectedEntry<'a>) -> Result<(), TargetError> {
         if self.names.defer(&entry, &path) {
             self.report.others += 1;
@@ -331,6 +368,13 @@ impl<'a> Director<'a> {
         if self.options.dry_run {
             self.report.files += 1;
             self.names.made(&entry, None);
+            return Ok(());
+        }
+        if entry.is_root
+            && entry.node.kind == NodeKind::Stream
+            && let Ok(Some(facts)) = dump_facts(entry.root)
+        {
+            self.dump(&path, &entry, &facts);
             return Ok(());
         }
         if let Err(error) = self.contents.complete(&mut entry) {

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use tar::{Builder, EntryType, Header};
 
+use crate::crypto::ids::content_hasher;
 use crate::format::node::{Node, NodeKind};
-use crate::format::snapshot::Snapshot;
+use crate::format::redis::facts::RecordFacts;
+use crate::format::snapshot::{Root, Snapshot};
 use crate::progress::Progress;
 use crate::repo::read_access::ReadAccess;
 use crate::restore::error::{RestoreError, with_causes};
@@ -19,6 +21,7 @@ use crate::restore::execute::{RestoreReport, threads_of};
 use crate::restore::filter::Filters;
 use crate::restore::hard_links::LinkContents;
 use crate::restore::read_ahead::{Data, Due, HoleFiller, ReadAhead, read_ahead};
+use crate::restore::redis_dump::{dump_facts, read_dump};
 use crate::restore::selection::{SelectedEntries, SelectedEntry};
 use crate::restore::target_path::escape;
 
@@ -55,6 +58,7 @@ pub fn write_tar(
         firsts: HashMap::new(),
         contents: LinkContents::new(access),
         headers: Builder::new(Vec::new()),
+        access,
         progress,
         report: RestoreReport::default(),
     };
@@ -83,6 +87,7 @@ struct Planner<'a> {
     firsts: HashMap<(usize, u64), Vec<u8>>,
     contents: LinkContents<'a>,
     headers: Builder<Vec<u8>>,
+    access: &'a Arc<ReadAccess>,
     progress: &'a Progress,
     report: RestoreReport,
 }
@@ -129,6 +134,12 @@ impl Planner<'_> {
         let stored_bytes = size.saturating_sub(holes.iter().map(|(_, length)| length).sum());
         let known = self.contents.complete_node(entry.root, &mut entry.node);
         ahead.mark(Member { header, size, holes, path });
+        if let (NodeKind::Stream, true, Some(facts)) =
+            (entry.node.kind, entry.is_root, dump_facts(entry.root)?)
+        {
+            ahead.take_all(&mut |due| output.take(due))?;
+            return self.dump(entry.root, &facts, output);
+        }
         let content = &entry.node.content;
         let pushed = known
             .map_err(RestoreError::from)
@@ -136,6 +147,29 @@ impl Planner<'_> {
         match pushed {
             Err(error @ (RestoreError::Tree(_) | RestoreError::Read(_))) => self.trouble(&error),
             Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    /// A dump that is stored as records.
+    fn dump(
+        &mut self,
+        root: &Root,
+        facts: &RecordFacts,
+        output: &mut Output<'_>,
+    ) -> Result<(), RestoreError> {
+        let mut hasher = content_hasher();
+        let put = read_dump(self.access, root, facts, &mut |bytes| {
+            hasher.update(bytes);
+            output.take(Due::Data(Data { bytes: bytes.to_vec(), error: None }))
+        });
+        match put {
+            Err(error @ (RestoreError::Output(_) | RestoreError::Cancelled)) => return Err(error),
+            Err(error) => self.trouble(&error),
+            Ok(()) if hasher.content_hash() != facts.hash => {
+                self.trouble(&RestoreError::WrongHash { path: escape(&root.path) });
+            }
             Ok(()) => {}
         }
         Ok(())

@@ -5,6 +5,8 @@ use std::process::ExitStatus;
 
 use rustix::io::Errno;
 
+use crate::source::redis::error::RedisError;
+
 /// Why an item of a source could not be read. The rest of the source goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -76,6 +78,9 @@ pub enum SourceError {
         /// The last bytes it wrote to standard error, at most 64 KiB, as text.
         stderr_tail: String,
     },
+    /// A Redis server failed, or the way to it.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
     /// A command line without a program.
     #[error("the command line is empty")]
     EmptyCommand,

@@ -7,4 +7,7 @@ pub mod command;
 pub mod error;
 pub mod files;
 pub mod postgres;
+pub mod redis;
+pub mod socket;
 pub mod stream;
+pub mod tls;

@@ -1,4 +1,5 @@
 //! All integration tests in one binary: they go through the public interface only.
+#![allow(clippy::print_stderr, reason = "a test that is skipped says why")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(
     clippy::type_complexity,
@@ -46,6 +47,10 @@ mod postgres_tour;
 mod postgres_wal;
 mod program;
 mod prune;
+mod redis_dump;
+mod redis_records;
+mod redis_server;
+mod redis_vectors;
 mod replica;
 mod replica_cli;
 mod replica_kill;

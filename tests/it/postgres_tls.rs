@@ -19,23 +19,28 @@ fn openssl(folder: &Path, words: &str) {
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 
 /// An authority of its own, `NAME.pem`.
-fn make_authority(folder: &Path, name: &str) -> PathBuf {
+pub fn make_authority(folder: &Path, name: &str) -> PathBuf {
     let files = format!("-keyout {name}.key -out {name}.pem");
     openssl(folder, &format!("req -x509 {NEW_KEY} -days 3650 -subj /CN={name} {files}"));
     folder.join(format!("{name}.pem"))
 }
 
-/// A certificate for `localhost` by the authority, and its key, in the server's folder.
-fn make_certificate(folder: &Path, authority: &str, data: &Path) {
-    let name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost";
-    openssl(folder, &format!("req {NEW_KEY} {name} -keyout server.key -out server.csr"));
+/// A certificate for `localhost` by the authority, `NAME.crt`, and its key.
+pub fn make_signed(folder: &Path, authority: &str, name: &str) {
+    let subject = "-subj /CN=localhost -addext subjectAltName=DNS:localhost";
+    openssl(folder, &format!("req {NEW_KEY} {subject} -keyout {name}.key -out {name}.csr"));
     openssl(
         folder,
         &format!(
-            "x509 -req -in server.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial \
-             -days 3650 -copy_extensions copy -out server.crt"
+            "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial \
+             -days 3650 -copy_extensions copy -out {name}.crt"
         ),
     );
+}
+
+/// A certificate for `localhost` by the authority, and its key, in the server's folder.
+fn make_certificate(folder: &Path, authority: &str, data: &Path) {
+    make_signed(folder, authority, "server");
     for name in ["server.key", "server.crt"] {
         let place = data.join(name);
         fs::copy(folder.join(name), &place).unwrap();

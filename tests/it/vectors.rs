@@ -34,6 +34,8 @@ use holdfast::format::tree::{
 use holdfast::id::{ActorId, ChunkId, DomainId, ObjectId, PackHandle, RepositoryId};
 use secrecy::ExposeSecret;
 
+use crate::redis_vectors::{self, PartHeaders};
+
 /// One file.
 #[derive(Clone)]
 struct Vector {
@@ -134,6 +136,16 @@ impl Vector {
             "cut-points" => {
                 Ok(cut_points_text(&self.word("secret"), &self.word("bytes"), &self.word("sizes")))
             }
+            "redis-order" => redis_vectors::order_again(bytes, number("bits").into()),
+            "redis-part" => redis_vectors::part_again(
+                bytes,
+                &PartHeaders {
+                    salt: self.header("salt").into(),
+                    made: self.header("made").into(),
+                    column: self.header("column").into(),
+                    atoms: self.header("atoms").into(),
+                },
+            ),
             other => panic!("{}: no such object: {other}", self.name),
         }
     }
@@ -339,7 +351,7 @@ fn table(byte: u8, kind: PackKind) -> PackTable {
 
 fn samples() -> Vec<Vector> {
     let parts = [binary_samples(), tree_samples(), document_samples(), signed_samples()];
-    parts.into_iter().flatten().chain(number_samples()).collect()
+    parts.into_iter().flatten().chain(number_samples()).chain(redis_samples()).collect()
 }
 
 fn binary_samples() -> Vec<Vector> {
@@ -370,6 +382,25 @@ fn binary_samples() -> Vec<Vector> {
         footer.refused("magic", |bytes| bytes[8] = b'h'),
         footer.refused("chunk-count", |bytes| bytes[91] = 0xff),
         footer,
+    ]
+}
+
+fn redis_samples() -> Vec<Vector> {
+    let (stored, headers) = redis_vectors::sample();
+    let part = Vector::new("redis-part", "every-form", stored)
+        .with("dialect", "redis")
+        .with("salt", headers.salt)
+        .with("made", headers.made)
+        .with("column", headers.column)
+        .with("atoms", headers.atoms);
+    let order = Vector::new("redis-order", "two-blocks", b"\x02\xbc\x3a\x12\x01\xff\x0f".to_vec());
+    let order = order.with("bits", 12);
+    vec![
+        part.refused("cut", |bytes| bytes.truncate(bytes.len() - 1)),
+        part.refused("another-text", |bytes| bytes[7] ^= 1),
+        part,
+        order.refused("cut", |bytes| bytes.truncate(bytes.len() - 1)),
+        order,
     ]
 }
 

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Span;
 
-use crate::cli::config::{PostgresMethod, SourceConfig};
 use crate::cli::error::CommandError;
 use crate::cli::explain::usage;
 use crate::cli::postgres_dump::DumpArgs;
+use crate::cli::redis::RedisPasswordArgs;
+use crate::cli::source_config::{PostgresMethod, SourceConfig};
 use crate::cli::words;
 use crate::units::{parse_size, parse_span};
 
@@ -42,6 +43,12 @@ pub struct BackupArgs {
     /// Save standard input as a stream of this name
     #[arg(long, value_name = "NAME")]
     pub stdin: Option<String>,
+    /// Store standard input by its bytes, also where it is a dump of Redis or Valkey
+    #[arg(long, requires = "stdin")]
+    pub plain: bool,
+    /// Save a dump file of Redis or Valkey by its records: NAME and the file
+    #[arg(long, value_name = "NAME=FILE", conflicts_with_all = ["paths", "stdin", "command", "files_from", "postgres", "redis"])]
+    pub redis_rdb: Option<String>,
     /// Save what a command prints as a stream: NAME and the command after --, or NAME=COMMAND
     /// (repeatable)
     #[arg(long, value_name = "NAME[=COMMAND]")]
@@ -58,6 +65,12 @@ pub struct BackupArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
     pub dump: DumpArgs,
+    /// Save a Redis or Valkey server: NAME and where it is, or the NAME of a known one
+    #[arg(long, value_name = "NAME[=ADDRESS]", conflicts_with_all = ["paths", "stdin", "command", "files_from", "postgres"])]
+    pub redis: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub redis_password: RedisPasswordArgs,
     /// The command of --command NAME
     #[arg(last = true, value_name = "COMMAND")]
     pub argv: Vec<OsString>,

@@ -1,28 +1,32 @@
 //! What `holdfast backup` does: gathers the sources, runs the backup, prints the summary.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::backup::dump_records::DumpError;
 use crate::backup::error::BackupError;
-use crate::backup::postgres_base::PostgresBase;
+use crate::backup::redis_dump::dump_root;
 use crate::backup::run::{BackupSummary, RootSource, SnapshotLabel, run as run_backup};
 use crate::backup::stream::StreamRoot;
 use crate::backup::tree_root::TreeRoot;
-use crate::cli::command::backup::{BackupArgs, ExcludeArgs, listed_paths};
+use crate::cli::command::backup::{BackupArgs, ExcludeArgs};
+use crate::cli::command::backup_sources::{Sources, gather};
 use crate::cli::command::init::init_with_generated_key;
-use crate::cli::config::{PostgresMethod, SourceKind};
 use crate::cli::context::{Context, Location};
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::{source, store, usage};
+use crate::cli::explain::{redis, source, store, usage};
 use crate::cli::known_addresses;
 use crate::cli::open_repository::open;
 use crate::cli::output::Output;
-use crate::cli::postgres::{self as cli_postgres, KnownSources, NamedServer, named_server};
-use crate::cli::postgres_dump::{DumpArgs, dump_roots};
+use crate::cli::postgres::remember_server;
+use crate::cli::postgres_bases::base_root;
+use crate::cli::postgres_dump::dump_roots;
+use crate::cli::redis as cli_redis;
+use crate::cli::redis_files;
+use crate::cli::source_config::PostgresMethod;
 use crate::cli::time::fixed_span;
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
@@ -30,15 +34,10 @@ use crate::format::node::UnixTime;
 use crate::progress::Progress;
 use crate::repo::history::History;
 use crate::repo::locks::{LockReport, extend, needed_names};
-use crate::repo::open::Repository;
 use crate::repo::session::SessionOptions;
 use crate::source::command::CommandStream;
 use crate::source::error::SourceError;
 use crate::source::files::exclude::{ExcludeOptions, ExcludePattern, ExcludeRules, LetterCase};
-use crate::source::postgres::base_backup::BaseBackupOptions;
-use crate::source::postgres::connection::Purpose;
-use crate::source::postgres::server::ServerFacts;
-use crate::source::stream::ReaderStream;
 use crate::store::requests::RequestCounts;
 use crate::units::{format_duration, parse_span};
 
@@ -46,18 +45,6 @@ const LEVEL_DEFAULT: i32 = 3;
 
 /// The environment of commands.
 type Variables = Vec<(std::ffi::OsString, std::ffi::OsString)>;
-
-/// What is to be saved, gathered from arguments and configuration.
-struct Sources {
-    paths: Vec<PathBuf>,
-    commands: Vec<(String, Vec<std::ffi::OsString>)>,
-    stdin: Option<String>,
-    server: Option<(NamedServer, PostgresMethod)>,
-    dump: DumpArgs,
-    exclude: ExcludeArgs,
-    tags: Vec<String>,
-    name: Option<String>,
-}
 
 /// Saves what the arguments name.
 pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
@@ -67,11 +54,20 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let rules = Arc::new(exclude_rules(&sources.exclude)?);
     let progress = Arc::new(Progress::default());
     let begun = jiff::Timestamp::now();
-    let label = label(args, &sources, context)?;
+    let mut label = label(args, &sources, context)?;
     let mut missing = Vec::new();
     let secret: Vec<_> = context.loaded.config.secret_variables().collect();
     let variables = context.environment.of_child(&secret);
-    let roots = open_roots(&sources, &label, &rules, args.force, begun, &variables, &mut missing)?;
+    let states = context.state_dir()?;
+    let roots = open_roots(
+        (&sources, &states),
+        &label,
+        &rules,
+        args.force,
+        begun,
+        &variables,
+        &mut missing,
+    )?;
     if args.dry_run {
         return dry_run(&roots, &missing, context);
     }
@@ -82,6 +78,10 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     if let Some((server, method)) = &sources.server {
         remember_server(context, &repository, server, *method)?;
     }
+    if let Some(server) = &sources.redis {
+        cli_redis::prepare(context, &repository, server, &mut label)?;
+    }
+    let state = repository.state.clone();
     let place = Arc::clone(&repository.store);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = SessionOptions { threads, level: level(context) };
@@ -91,6 +91,10 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let result = run_backup(repository, clock, options, &label, roots, &progress);
     watch.finish();
     let mut summary = result.map_err(backup_error)?;
+    if let Some((server, facts)) = &sources.redis {
+        let keys = facts.lock().unwrap_or_else(PoisonError::into_inner).keys_count();
+        cli_redis::remember(context, &state, server, Some(keys));
+    }
     if summary.is_partial {
         let id = source::UNREADABLE.id;
         context.output.warning(&format!("some items could not be read and are missing ({id})"));
@@ -141,133 +145,6 @@ fn lock(
         let what = format!("snapshot {} is saved, but not locked: {}", &id[..8], error.what());
         let failed = CommandError::new(&store::LOCKS, what);
         error.causes().iter().fold(failed, |failed, cause| failed.because_text(cause))
-    })
-}
-
-fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandError> {
-    let mut sources = Sources {
-        paths: args.paths.clone(),
-        commands: Vec::new(),
-        stdin: args.stdin.clone(),
-        server: None,
-        dump: args.dump.clone(),
-        exclude: args.exclude.clone(),
-        tags: args.label.tag.clone(),
-        name: args.label.source.clone(),
-    };
-    if let [only] = &args.paths[..]
-        && let Some(name) = only.to_str()
-        && let Some(table) = context.loaded.config.sources.get(name)
-    {
-        if only.exists() {
-            let what = format!("{name} is taken as the configured source; ./{name} is the folder");
-            context.output.warning(&what);
-        }
-        sources.paths.clear();
-        sources.name.get_or_insert_with(|| name.to_owned());
-        sources.tags.extend(table.tags.iter().cloned());
-        match table.kind {
-            SourceKind::Files => {
-                sources.paths.clone_from(&table.paths);
-                sources.exclude = ExcludeArgs::from(table);
-            }
-            SourceKind::Command => {
-                let stream = table.name.clone().unwrap_or_else(|| name.to_owned());
-                let argv = table.command.iter().map(Into::into).collect();
-                sources.commands.push((stream, argv));
-            }
-            SourceKind::Postgres => {
-                let server = named_server(name, context, &known_sources(args, context)?)?;
-                sources.server = Some((server, table.method.unwrap_or_default()));
-                sources.dump = args.dump.or(Some(table));
-            }
-        }
-    }
-    if let Some(text) = &args.postgres {
-        let mut server = named_server(text, context, &known_sources(args, context)?)?;
-        if args.new_cluster {
-            server.expected = None;
-        }
-        let table = context.loaded.config.sources.get(&server.name);
-        let method = args.method.or_else(|| table?.method).unwrap_or_default();
-        sources.dump = args.dump.or(table);
-        sources.name.get_or_insert_with(|| server.name.clone());
-        sources.server = Some((server, method));
-    }
-    if let [only] = &sources.paths[..]
-        && !only.exists()
-        && only.components().count() == 1
-        && only.file_name().is_some_and(|name| name == only.as_os_str())
-    {
-        let what = format!("there is neither a file nor a source called {}", only.display());
-        return Err(CommandError::new(&source::UNKNOWN_NAME, what));
-    }
-    for file in &args.files_from {
-        sources.paths.extend(listed_paths(&read_list(file)?));
-    }
-    let streams = args.command_streams()?;
-    sources.commands.extend(streams.into_iter().map(|stream| (stream.name, stream.argv)));
-    let has_streams = sources.stdin.is_some() || sources.server.is_some();
-    if sources.paths.is_empty() && sources.commands.is_empty() && !has_streams {
-        return Err(CommandError::new(&usage::ARGUMENT, "nothing to back up was named")
-            .hint("holdfast backup PATH…, or --stdin NAME, or --command NAME -- PROGRAM…"));
-    }
-    Ok(sources)
-}
-
-/// What is remembered of servers.
-fn known_sources(args: &BackupArgs, context: &Context) -> Result<KnownSources, CommandError> {
-    if args.init { Ok(KnownSources::default()) } else { Ok(KnownSources::read(&open(context)?)?) }
-}
-
-/// Remembers the server before anything is saved: its `archive_command` may be at work already, and
-/// knows the source by what is remembered.
-fn remember_server(
-    context: &Context,
-    repository: &Repository,
-    server: &NamedServer,
-    method: PostgresMethod,
-) -> Result<(), CommandError> {
-    let found = server.access.connect(Purpose::Sql).and_then(|mut sql| {
-        let found = ServerFacts::read(&mut sql)?;
-        // A dump stands alone, whichever cluster it is of.
-        if method == PostgresMethod::Base {
-            found.require_cluster(&server.name, server.expected.as_deref(), sql.shown())?;
-        }
-        Ok(found)
-    });
-    if method == PostgresMethod::Dump && server.expected.is_some() {
-        return Ok(());
-    }
-    let found = found.map_err(|error| cli_postgres::failed(&error))?;
-    let (name, connection) = (&server.name, Some(&*server.connection));
-    if let Err(error) = KnownSources::remember(repository, name, connection, &found.cluster) {
-        context.output.warning(&format!("{name} is not remembered here: {error}"));
-    }
-    Ok(())
-}
-
-fn base_root(server: &NamedServer, label: &SnapshotLabel, is_forced: bool) -> Box<dyn RootSource> {
-    let options = BaseBackupOptions {
-        label: format!("holdfast {} {}", label.source, label.time),
-        fast_checkpoint: true,
-        rate_kilobytes_max: None,
-        incremental: !is_forced,
-    };
-    let (name, access) = (server.name.clone(), server.access.clone());
-    Box::new(PostgresBase::new(name, access, options, server.expected.clone()))
-}
-
-fn read_list(file: &Path) -> Result<Vec<u8>, CommandError> {
-    let mut list = Vec::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().lock().read_to_end(&mut list).map(drop)
-    } else {
-        std::fs::read(file).map(|bytes| list = bytes)
-    };
-    read.map(|()| list).map_err(|error| {
-        CommandError::new(&usage::ARGUMENT, format!("cannot read {}", file.display()))
-            .because(&error)
     })
 }
 
@@ -328,7 +205,7 @@ fn default_source(sources: &Sources) -> String {
 }
 
 fn open_roots(
-    sources: &Sources,
+    (sources, states): (&Sources, &Path),
     label: &SnapshotLabel,
     rules: &Arc<ExcludeRules>,
     is_forced: bool,
@@ -348,8 +225,10 @@ fn open_roots(
         }
     }
     if let Some(name) = &sources.stdin {
-        let open = || Ok(Box::new(ReaderStream::standard_input()) as _);
-        roots.push(Box::new(StreamRoot::new(name.clone(), Box::new(open))));
+        roots.push(redis_files::stdin_root(name, sources.is_plain)?);
+    }
+    if let Some((name, file)) = &sources.redis_rdb {
+        roots.push(redis_files::file_root(name, file)?);
     }
     for (name, argv) in &sources.commands {
         let (argv, variables) = (argv.clone(), variables.clone());
@@ -365,6 +244,10 @@ fn open_roots(
             PostgresMethod::Base => roots.push(base_root(server, label, is_forced)),
             PostgresMethod::Dump => roots.extend(dump_roots(server, &sources.dump, variables)),
         }
+    }
+    if let Some((server, facts)) = &sources.redis {
+        let open = cli_redis::open_dump(&server.access, states, facts);
+        roots.push(dump_root(&server.name, open, Arc::clone(facts)));
     }
     if roots.is_empty() {
         let names: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();
@@ -402,6 +285,12 @@ pub fn level(context: &Context) -> Level {
 #[allow(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 #[must_use]
 pub fn backup_error(error: BackupError) -> CommandError {
+    if let BackupError::Dump { name, source: cause } = &error
+        && let DumpError::Truncated { .. } | DumpError::WrongSum { .. } = cause
+    {
+        let what = format!("the dump for {name} is not whole; no snapshot was saved");
+        return CommandError::new(&source::DUMP_DAMAGED, what).because(cause);
+    }
     let BackupError::Source { name, source: cause } = &error else {
         return CommandError::classify(&error, &usage::INTERNAL);
     };
@@ -416,6 +305,8 @@ pub fn backup_error(error: BackupError) -> CommandError {
             let what = format!("the command for {name} cannot be started; no snapshot was saved");
             CommandError::new(&source::COMMAND_MISSING, what).because(cause)
         }
+        SourceError::Redis(_) => CommandError::classify(cause, &redis::SERVER)
+            .because_text(&format!("no snapshot of {name} was saved")),
         _ => {
             let what = format!("reading {name} failed; no snapshot was saved");
             CommandError::new(&source::STDIN, what).because(cause)

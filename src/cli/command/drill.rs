@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::cli::config::PostgresMethod;
 use crate::cli::context::Context;
 use crate::cli::drill_checks::{Checked, say};
 use crate::cli::drill_record::{records, save};
@@ -18,6 +17,7 @@ use crate::cli::postgres_recovery::PointArgs;
 use crate::cli::reading::{FoundSnapshot, Reading};
 use crate::cli::selector::Selector;
 use crate::cli::signals::signals;
+use crate::cli::source_config::PostgresMethod;
 use crate::cli::table::{Align, Table};
 use crate::cli::wal_archive::facts_of;
 use crate::format::drill::{Check, DrillRecord, Outcome};

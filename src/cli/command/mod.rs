@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod backup_run;
+pub mod backup_sources;
 pub mod cat;
 pub mod check;
 pub mod completions;
@@ -31,6 +32,7 @@ pub mod reencrypt;
 pub mod repair;
 pub mod replica;
 pub mod restore;
+pub mod restore_dump;
 pub mod restore_into;
 pub mod restore_postgres;
 pub mod restore_run;

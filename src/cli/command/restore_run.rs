@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::cli::command::backup_run::report_requests;
 use crate::cli::command::cat::CatArgs;
 use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
+use crate::cli::command::restore_dump;
 use crate::cli::command::restore_into;
 use crate::cli::command::restore_postgres;
 use crate::cli::context::Context;
@@ -64,6 +65,9 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     let watch = context.watch(&progress);
     let result = match (&args.tar, &args.target) {
         (Some(tar), _) => to_tar(&reading, &snapshot, &path, &filters, tar, context, &progress),
+        (None, Some(target)) if restore_dump::is_file(&snapshot, &path, target) => {
+            restore_dump::to_file(&reading, &snapshot, target, args, &progress)
+        }
         (None, Some(target)) => {
             to_folder(&reading, &snapshot, &path, filters, target, args, &progress)
         }
@@ -182,8 +186,10 @@ fn to_tar(
     Ok((report, None))
 }
 
+/// The error of a restore, by the kind of what failed.
 #[allow(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
-fn failed(error: RestoreError) -> CommandError {
+#[must_use]
+pub fn failed(error: RestoreError) -> CommandError {
     match &error {
         RestoreError::NotFound { .. } => {
             CommandError::new(&repository::PATH_MISSING, error.to_string())

@@ -8,6 +8,7 @@ pub mod key;
 pub mod mount;
 pub mod postgres;
 pub mod prune;
+pub mod redis;
 pub mod replica;
 pub mod repository;
 pub mod restore;
@@ -58,6 +59,7 @@ pub fn all() -> impl Iterator<Item = &'static Explanation> {
         store::ALL,
         source::ALL,
         postgres::ALL,
+        redis::ALL,
         restore::ALL,
         mount::ALL,
         check::ALL,
@@ -86,7 +88,7 @@ mod tests {
     fn ids_are_unique_and_well_formed() {
         let groups = [
             "USE", "REPO", "KEY", "STORE", "SRC", "RESTORE", "MOUNT", "CHECK", "PRUNE", "TRUST",
-            "REPLICA", "PG",
+            "REPLICA", "PG", "REDIS",
         ];
         let mut seen = BTreeSet::new();
         for entry in all() {

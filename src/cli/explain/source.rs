@@ -42,4 +42,15 @@ What to do: patterns are those of .gitignore; put them in quotes, so that the sh
 "Reading from standard input ended with an error. No snapshot was saved.
 
 What to do: prefer `--command NAME -- PROGRAM …` to a pipe: then a failure of the program is seen.";
+    NO_DUMP: "HF-SRC-010", SourceFailed, "no dump of Redis or Valkey",
+"The file given to --redis-rdb does not begin as a dump does, or cannot be read.
+
+What to do: give the dump.rdb of the server (CONFIG GET dir, CONFIG GET dbfilename). Any other file
+is saved by its path.";
+    DUMP_DAMAGED: "HF-SRC-011", SourceFailed, "the dump is not whole",
+"The dump of Redis or Valkey ends in the middle, or its checksum is another than it says: a server
+would refuse it. No snapshot was saved.
+
+What to do: make it again; redis-check-rdb says where the file breaks off. What is to be kept as it
+is, damaged or not, is saved with `--stdin NAME --plain`.";
 }

@@ -86,6 +86,8 @@ pub enum KeepReason {
     },
     /// Part of the log of a database, without which a moment could not be reached.
     Log,
+    /// It has far less than the one before it, or is that one.
+    Shrunken,
     /// Nothing of its group is removed, see [`crate::maintenance::retention::GroupPlan::refusal`].
     GroupRefused,
 }
@@ -130,6 +132,9 @@ impl fmt::Display for KeepReason {
                 write!(f, "suspicious: dated {ahead_seconds} s after it was first seen")
             }
             Self::Log => f.write_str("log that leads on from a base backup"),
+            Self::Shrunken => {
+                f.write_str("the source has shrunk from here to the next, or to here")
+            }
             Self::GroupRefused => f.write_str("nothing of this source is removed"),
         }
     }

@@ -227,3 +227,24 @@ fn a_repository_that_was_copied_is_not_thinned_by_the_time_of_the_copy() {
     inputs.extend((10..=20).map(|n| honest(n, &format!("2026-06-{n}T12:00Z"))));
     assert_eq!(plan_retention(&daily(3), &inputs, &context()).unwrap()[0].refusal, None);
 }
+
+#[test]
+fn a_snapshot_that_has_shrunk_and_the_one_before_it_stay() {
+    let shrunken = |number, at| {
+        let tags = vec![crate::format::redis::server_facts::SHRUNKEN_TAG.to_owned()];
+        RetentionInput { tags, ..honest(number, at) }
+    };
+    let mut inputs = vec![
+        honest(1, "2026-06-01T12:00Z"),
+        honest(2, "2026-06-02T12:00Z"),
+        shrunken(3, "2026-06-03T12:00Z"),
+        honest(4, "2026-06-04T12:00Z"),
+        honest(5, "2026-06-05T12:00Z"),
+    ];
+    assert_eq!(kept_ids(&daily(1), &inputs, &context()), [2, 3, 5]);
+    // One whose clock is ahead is kept anyway; the one before it is by the store's time.
+    inputs[2].claimed = time("2026-07-01T12:00Z");
+    assert_eq!(kept_ids(&daily(1), &inputs, &context()), [2, 3, 5]);
+    inputs.push(shrunken(6, "2026-06-05T13:00Z"));
+    assert_eq!(kept_ids(&daily(1), &inputs, &context()), [2, 3, 5, 6]);
+}

@@ -8,24 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::source::postgres::error::PostgresError;
+use crate::source::tls::TlsMode;
 
 const PORT_DEFAULT: u16 = 5432;
-
-/// How much the server must prove, `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TlsMode {
-    /// Never.
-    Disable,
-    /// TLS where the server has it, without looking at whom it belongs to.
-    #[default]
-    Prefer,
-    /// Always TLS, without looking at whom it belongs to.
-    Require,
-    /// Its certificate must lead to a trusted one.
-    VerifyCa,
-    /// And must be made out for the host.
-    VerifyFull,
-}
 
 /// One place where the server may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +30,7 @@ pub struct Address {
     pub user: String,
     /// Database.
     pub database: String,
-    /// How much the server must prove.
+    /// How much the server must prove, `sslmode`.
     pub tls: TlsMode,
     /// Certificates to trust instead of the system's.
     pub root_certificates: Option<PathBuf>,

@@ -3,7 +3,7 @@
 //! Blocking, one thread each. Nothing is retried here: who needs a connection anew makes one.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ use postgres_protocol::message::backend::{ErrorResponseBody, Message};
 use postgres_protocol::message::frontend;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::source::postgres::address::{Address, Host, TlsMode};
+use crate::source::postgres::address::{Address, Host};
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::password_file::{Wanted, find_password};
-use crate::source::postgres::tls::{TlsStream, wrap};
 use crate::source::postgres::wire::{COPY_WHOLE_BYTES, CopyPiece, Inbox, Incoming, Row, values};
+use crate::source::socket::{Socket, connect_tcp};
+use crate::source::tls::{TlsMode, wrap};
 
 /// Bytes that are asked for from the system at once.
 const READ_BYTES: usize = COPY_WHOLE_BYTES;
@@ -37,48 +38,14 @@ pub enum Purpose {
     Dump,
 }
 
-enum Stream {
-    Tcp(TcpStream),
-    Socket(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 /// A connection that is ready for commands.
 pub struct Connection {
-    stream: Stream,
+    stream: Socket,
     inbox: Inbox,
     outbox: BytesMut,
     shown: String,
     parameters: Vec<(String, String)>,
     notices: Vec<String>,
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Socket(stream) => stream.read(buffer),
-            Self::Tls(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Stream {
-    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.write_all(bytes),
-            Self::Socket(stream) => stream.write_all(bytes),
-            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
-        }
-    }
-
-    fn set_read_timeout(&self, after: Option<Duration>) -> std::io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_read_timeout(after),
-            Self::Socket(stream) => stream.set_read_timeout(after),
-            Self::Tls(stream) => stream.sock.set_read_timeout(after),
-        }
-    }
 }
 
 impl Connection {
@@ -114,7 +81,7 @@ impl Connection {
         let stream = match host {
             Host::Socket(folder, port) => {
                 let path = folder.join(format!(".s.PGSQL.{port}"));
-                Stream::Socket(UnixStream::connect(path).map_err(connect)?)
+                Socket::Unix(UnixStream::connect(path).map_err(connect)?)
             }
             Host::Tcp(name, port) => {
                 let stream = connect_tcp(name, *port, address.patience).map_err(connect)?;
@@ -451,26 +418,15 @@ impl Drop for Connection {
     }
 }
 
-fn connect_tcp(name: &str, port: u16, patience: Duration) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for place in (name, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&place, patience) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
 /// Asks for TLS, where it is wanted.
 fn secure(
     address: &Address,
     name: &str,
     mut stream: TcpStream,
     shown: &str,
-) -> Result<Stream, PostgresError> {
+) -> Result<Socket, PostgresError> {
     if address.tls == TlsMode::Disable {
-        return Ok(Stream::Tcp(stream));
+        return Ok(Socket::Tcp(stream));
     }
     let broken = |source| PostgresError::Broken {
         address: shown.to_owned(),
@@ -483,10 +439,11 @@ fn secure(
     let mut answer = [0];
     stream.write_all(&request).and_then(|()| stream.read_exact(&mut answer)).map_err(broken)?;
     let failed = |what| PostgresError::Tls { address: shown.to_owned(), what };
+    let trust = (address.tls, address.root_certificates.as_deref());
     match (answer[0], address.tls) {
         // Nothing of the server's may have come before the handshake: `read_exact` took one byte.
-        (b'S', _) => wrap(address, name, stream).map(|s| Stream::Tls(Box::new(s))).map_err(failed),
-        (b'N', TlsMode::Prefer) => Ok(Stream::Tcp(stream)),
+        (b'S', _) => wrap(trust, name, stream).map(|s| Socket::Tls(Box::new(s))).map_err(failed),
+        (b'N', TlsMode::Prefer) => Ok(Socket::Tcp(stream)),
         (b'N', _) => Err(failed("the server does not speak it".to_owned())),
         _ => Err(failed("the server's answer is none".to_owned())),
     }

@@ -12,12 +12,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::format::postgres::dump_toc::{DumpToc, TocEntry};
 use crate::source::command::CommandStream;
-use crate::source::postgres::address::{Address, Host, TlsMode};
+use crate::source::postgres::address::{Address, Host};
 use crate::source::postgres::connection::{Connection, Purpose};
 use crate::source::postgres::dump::{DumpError, read_whole};
 use crate::source::postgres::dump_tools::{DumpTools, Variables, without_settings};
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::replication::literal;
+use crate::source::tls::TlsMode;
 
 /// Database from which others are made and renamed.
 const MAINTENANCE: &str = "postgres";

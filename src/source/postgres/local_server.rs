@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::source::postgres::address::{Address, Host, TlsMode};
+use crate::source::postgres::address::{Address, Host};
 use crate::source::postgres::connection::{Connection, Purpose};
 use crate::source::postgres::dump_tools::{Variables, without_settings};
 use crate::source::postgres::error::PostgresError;
+use crate::source::tls::TlsMode;
 
 /// How long a connection may take to come about.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -18,6 +18,5 @@ pub mod private_folder;
 pub mod replication;
 pub mod row_sums;
 pub mod server;
-pub mod tls;
 pub mod wal_stream;
 pub mod wire;

@@ -9,7 +9,8 @@ use jiff::Span;
 use serde_json::json;
 
 use crate::backup::error::BackupError;
-use crate::backup::postgres_wal::{WalContent, WalError, WalInput, WalRun, save_wal, wal_source};
+use crate::backup::log_root::{LogContent, LogInput};
+use crate::backup::postgres_wal::{WalError, WalRun, save_wal, wal_source};
 use crate::backup::wal_series::WalSeries;
 use crate::backup::wal_spool::WalSpool;
 use crate::cli::command::backup_run::level;
@@ -230,7 +231,7 @@ impl Streamer<'_> {
         let slot = slot.map(|(lsn, timeline)| (timeline, lsn));
         let saved = series.filter(|series| series.cluster.system == self.cluster.system);
         let saved = saved.and_then(|series| {
-            let last = series.facts().ranges.into_iter().max_by_key(|r| (r.timeline, r.end))?;
+            let last = series.wal_facts().ranges.into_iter().max_by_key(|r| (r.timeline, r.end))?;
             Some((last.timeline, last.end))
         });
         self.durable = self.durable.max(saved);
@@ -264,7 +265,7 @@ impl Streamer<'_> {
             // Ancestors that the server itself never knew are no loss.
             match timeline_history(connection, Timeline(timeline)) {
                 Ok((name, content)) => {
-                    files.push(WalInput { name, content: WalContent::Bytes(content.into()) });
+                    files.push(LogInput { name, content: LogContent::Bytes(content.into()) });
                 }
                 Err(error) if error.code() == Some(REMOVED) => {}
                 Err(error) => return Err(error.into()),
@@ -366,7 +367,7 @@ impl Streamer<'_> {
 
     /// Saves files; a store that does not answer is tried again until it does, and the server
     /// keeps its log meanwhile.
-    fn save(&mut self, files: &[WalInput]) -> Result<(), CommandError> {
+    fn save(&mut self, files: &[LogInput]) -> Result<(), CommandError> {
         let newest = jiff::Timestamp::from_microsecond(self.newest).unwrap_or_default();
         let mut delay = PAUSES.0;
         loop {

@@ -12,9 +12,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::backup::error::BackupError;
-use crate::backup::postgres_wal::{
-    WalContent, WalError, WalInput, WalRun, is_same, save_wal, wal_source,
-};
+use crate::backup::log_root::{LogContent, LogInput, is_same};
+use crate::backup::postgres_wal::{WalError, WalRun, save_wal, wal_source};
 use crate::backup::run::SnapshotLabel;
 use crate::backup::wal_series::WalSeries;
 use crate::cli::command::backup_run::{backup_error, level};
@@ -160,10 +159,10 @@ fn largest_names(name: &str) -> Option<WalFile> {
     WalFile::parse(name, SegmentBytes::new(1 << 20)?)
 }
 
-fn input_of(path: &Path, name: &str) -> Result<WalInput, CommandError> {
+fn input_of(path: &Path, name: &str) -> Result<LogInput, CommandError> {
     let stamp = stamp_of(path).map_err(|error| unreadable(path, &error))?;
-    let content = WalContent::File { path: path.to_owned(), stamp: Some(stamp) };
-    Ok(WalInput { name: name.to_owned(), content })
+    let content = LogContent::File { path: path.to_owned(), stamp: Some(stamp) };
+    Ok(LogInput { name: name.to_owned(), content })
 }
 
 fn stamp_of(path: &Path) -> std::io::Result<String> {
@@ -244,7 +243,7 @@ fn waiting_behind(
     name: &str,
     series: Option<&WalSeries>,
     cluster: &ClusterFacts,
-) -> Vec<WalInput> {
+) -> Vec<LogInput> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let Ok(entries) = std::fs::read_dir(folder.join("archive_status")) else { return Vec::new() };
     let ready = entries.flatten().filter_map(|entry| {
@@ -269,10 +268,10 @@ fn waiting_behind(
 }
 
 /// No record in the files is younger than their last change.
-fn newest(files: &[WalInput], context: &Context) -> String {
+fn newest(files: &[LogInput], context: &Context) -> String {
     let modified = files.iter().filter_map(|file| match &file.content {
-        WalContent::File { path, .. } => std::fs::metadata(path).ok()?.modified().ok(),
-        WalContent::Bytes(_) => None,
+        LogContent::File { path, .. } => std::fs::metadata(path).ok()?.modified().ok(),
+        LogContent::Front { .. } | LogContent::Bytes(_) => None,
     });
     let newest = modified.max().unwrap_or_else(SystemTime::now);
     let newest = jiff::Timestamp::try_from(newest).unwrap_or_else(|_| context.now.timestamp());

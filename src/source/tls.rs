@@ -1,4 +1,4 @@
-//! TLS to a server, as `sslmode` wants it.
+//! TLS to a server, which must prove as much as is asked for.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -14,17 +14,32 @@ use rustls::{
     SignatureScheme, StreamOwned,
 };
 
-use crate::source::postgres::address::{Address, TlsMode};
+/// How much the server must prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// Never.
+    Disable,
+    /// TLS where the server has it, without looking at whom it belongs to.
+    #[default]
+    Prefer,
+    /// Always TLS, without looking at whom it belongs to.
+    Require,
+    /// Its certificate must lead to a trusted one.
+    VerifyCa,
+    /// And must be made out for the host.
+    VerifyFull,
+}
 
 /// A stream inside TLS.
 pub type TlsStream<S> = StreamOwned<ClientConnection, S>;
 
-/// Speaks TLS over a stream to `host`; the handshake is done with the first bytes.
+/// Speaks TLS over a stream to `host`, trusting the certificates of a file instead of the system's
+/// where one is given; the handshake is done with the first bytes.
 ///
 /// # Errors
 /// What is wrong, as text: certificates to trust that cannot be read, a name that is none.
 pub fn wrap<S: Read + Write>(
-    address: &Address,
+    (mode, root_certificates): (TlsMode, Option<&Path>),
     host: &str,
     stream: S,
 ) -> Result<TlsStream<S>, String> {
@@ -33,7 +48,7 @@ pub fn wrap<S: Read + Write>(
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(verifier(address, provider)?)
+        .with_custom_certificate_verifier(verifier(mode, root_certificates, provider)?)
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     let connection = ClientConnection::new(Arc::new(config), name);
@@ -41,18 +56,19 @@ pub fn wrap<S: Read + Write>(
 }
 
 fn verifier(
-    address: &Address,
+    mode: TlsMode,
+    root_certificates: Option<&Path>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
     // As libpq: with a file of certificates at hand, `require` means `verify-ca`.
-    let mode = match address.tls {
-        TlsMode::Require if address.root_certificates.is_some() => TlsMode::VerifyCa,
+    let mode = match mode {
+        TlsMode::Require if root_certificates.is_some() => TlsMode::VerifyCa,
         mode => mode,
     };
     if !matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
         return Ok(Arc::new(Lenient { provider, chain: None }));
     }
-    let roots = Arc::new(roots(address.root_certificates.as_deref())?);
+    let roots = Arc::new(roots(root_certificates)?);
     let strict = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
     let strict = strict.map_err(|error| error.to_string())?;
     if mode == TlsMode::VerifyFull {

@@ -1,0 +1,55 @@
+//! `HF-REDIS-…`: Redis and Valkey.
+
+use crate::cli::explain::explanations;
+
+explanations! {
+    UNREACHABLE: "HF-REDIS-001", SourceFailed, "the Redis server cannot be reached",
+"Nobody answers at the address, or the connection broke. What was received until then is no backup:
+nothing was saved.
+
+What to do: try the same address with redis-cli -u. A server that sends faster than we can take it
+cuts the connection: see client-output-buffer-limit replica in its configuration, and its log.";
+    LOGIN: "HF-REDIS-002", SourceFailed, "the Redis server does not let us in",
+"It wants a password and has none or a wrong one, or the user may not do what a backup needs.
+
+What to do: the password stands in a file (0600, --redis-password-file), comes from a command
+(--redis-password-command), from [sources.NAME] password = \"secret:…\", from a credential of systemd
+called holdfast-redis-NAME or from REDISCLI_AUTH, and never from the command line. A user needs:
+ACL SETUSER backup on >… +psync +sync +replconf +info +ping.";
+    SERVER: "HF-REDIS-003", SourceFailed, "the Redis server ended with an error",
+"The server said why; nothing was saved.
+
+What to do: read its message, and its log.";
+    NOT_READY: "HF-REDIS-004", SourceFailed, "the Redis server cannot be saved now",
+"It is loading its data, has lost its primary, or writes its append-only file anew. A dump of it
+would be old or not whole, or burden it too much. Nothing was saved.
+
+What to do: run the backup again when INFO says that it has ended.";
+    ADDRESS: "HF-REDIS-005", Usage, "not an address of a Redis server",
+"An address is redis://USER@HOST:PORT, rediss:// for TLS (with ?cacert=FILE for an authority of your
+own, ?verify=ca or ?verify=none to ask for less), or unix:///PATH for a socket. A password in it
+would be seen by every user of the host, so it is refused.
+
+What to do: correct it; put the password into a file (0600) and name that: --redis-password-file.";
+    UNKNOWN: "HF-REDIS-006", Usage, "no Redis source of this name is known",
+"The name stands neither in the configuration nor among the servers that were saved from this host.
+
+What to do: holdfast backup --redis NAME=redis://…, or [sources.NAME] with kind = \"redis\" and
+connection = \"redis://…\" in the configuration.";
+    DUMP: "HF-REDIS-007", SourceFailed, "the dump of the Redis server is not whole",
+"It was framed as a whole one, but does not begin or end as one, or its checksum is wrong. Nothing
+was saved.
+
+What to do: run it again. If it stays so, the memory of the server may be failing: redis-check-rdb
+on a dump that it saves itself says more.";
+    SPOOL: "HF-REDIS-008", SourceFailed, "what the Redis server sends cannot be kept",
+"What comes faster than it is saved waits in a file of the local state, which cannot be written.
+
+What to do: look at the space and the rights of the state folder.";
+    SHRUNKEN: "HF-REDIS-009", Findings, "the Redis server has lost more than half of its keys",
+"A snapshot has less than half of the keys of the one before it. That may be meant; it is also what
+a server looks like that began with an empty append-only file. The snapshot is kept, and no rule of
+retention removes it or the one before it.
+
+What to do: look at the server. If it is meant, nothing; holdfast forget ID removes either.";
+}

@@ -1,0 +1,20 @@
+//! Redis and Valkey: dumps taken apart into records and put together again bit for bit; what their
+//! snapshots and journals say about themselves; commands on their way.
+//!
+//! `format-spec/redis.md` has the forms. Nothing here does IO; what is not understood is kept as it is.
+
+pub mod bits;
+pub mod column;
+pub mod command_stream;
+pub mod crc64;
+pub mod dump_parts;
+pub mod facts;
+pub mod frame;
+pub mod grammar;
+pub mod journal;
+pub mod lzf;
+pub mod order;
+pub mod record;
+pub mod server_facts;
+pub mod stored;
+pub mod text;

@@ -1,0 +1,16 @@
+//! Redis and Valkey as a source: a client of their replication protocol.
+//!
+//! [`connection`] alone talks to a server; [`payload`] and [`reply`] have no input or output of
+//! their own. Nothing here sees a repository. No port or address of ours is ever announced, so
+//! nothing can make a primary of us.
+
+pub mod address;
+pub mod connection;
+pub mod dump_check;
+pub mod error;
+pub mod payload;
+pub mod replication;
+pub mod reply;
+pub mod server;
+pub mod snapshot;
+pub mod spool;

@@ -1,0 +1,132 @@
+//! How a replica begins: what it can do, and from where it wants to go on.
+//!
+//! Source: `replication.c`. `listening-port` and `ip-address` are never sent: a server that nobody
+//! can find is not promoted by a Sentinel.
+
+use std::time::Duration;
+
+use crate::source::redis::connection::Connection;
+use crate::source::redis::error::RedisError;
+use crate::source::redis::reply::Reply;
+
+/// A server at work on a dump says so every second; one that says nothing for so long has gone.
+pub const SILENCE_MAX: Duration = Duration::from_mins(2);
+
+/// A place in the stream of commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Name of the history.
+    pub replid: String,
+    /// Bytes before it.
+    pub offset: u64,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// A dump, and from its position on the commands. Without a position by an old server.
+    Full(Option<Position>),
+    /// The commands from the position that was asked for; the history may have a new name.
+    Continued(Option<String>),
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// A dump, after which the server may close the connection.
+    DumpOnly,
+    /// A dump, and the commands after it.
+    DumpAndStream,
+    /// The commands from there on, else a dump and the commands after it.
+    Stream(&'a Position),
+}
+
+/// Asks for it.
+///
+/// # Errors
+/// The connection broke, or the server refuses.
+pub fn begin(connection: &mut Connection, wanted: Wanted<'_>) -> Result<Begun, RedisError> {
+    let capabilities: &[&[u8]] = match wanted {
+        Wanted::DumpOnly => &[b"REPLCONF", b"capa", b"eof"],
+        _ => &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"],
+    };
+    configure(connection, capabilities)?;
+    if wanted == Wanted::DumpOnly {
+        // Since 7.0: the server keeps no commands for us meanwhile.
+        configure(connection, &[b"REPLCONF", b"rdb-only", b"1"])?;
+    }
+    connection.set_patience(SILENCE_MAX)?;
+    let (replid, next) = match wanted {
+        Wanted::Stream(position) => (position.replid.as_str(), (position.offset + 1).to_string()),
+        _ => ("?", "-1".to_owned()),
+    };
+    let words: [&[u8]; 3] = [b"PSYNC", replid.as_bytes(), next.as_bytes()];
+    match connection.command(&words, "asking for replication") {
+        Ok(Reply::Line(line)) => begun(&line).ok_or_else(|| {
+            let address = connection.shown().to_owned();
+            RedisError::Protocol { address, what: format!("an unexpected answer: {line}") }
+        }),
+        Ok(_) => {
+            let address = connection.shown().to_owned();
+            let what = "an unexpected answer to PSYNC".to_owned();
+            Err(RedisError::Protocol { address, what })
+        }
+        // What stands between us and a server may know the older command only.
+        Err(RedisError::Server { message, .. })
+            if wanted == Wanted::DumpOnly && message.starts_with("ERR unknown command") =>
+        {
+            connection.send(b"*1\r\n$4\r\nSYNC\r\n")?;
+            Ok(Begun::Full(None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What an older server does not know it need not do.
+fn configure(connection: &mut Connection, words: &[&[u8]]) -> Result<(), RedisError> {
+    match connection.command(words, "saying what we can do") {
+        Err(RedisError::Server { message, .. }) if message.starts_with("ERR") => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn begun(line: &str) -> Option<Begun> {
+    let mut words = line.split_ascii_whitespace();
+    match words.next()? {
+        "FULLRESYNC" => {
+            let replid = words.next()?.to_owned();
+            let offset = words.next()?.parse().ok()?;
+            Some(Begun::Full(Some(Position { replid, offset })))
+        }
+        "CONTINUE" => Some(Begun::Continued(words.next().map(str::to_owned))),
+        _ => None,
+    }
+}
+
+/// Says up to where all is durable.
+pub fn acknowledge(connection: &mut Connection, offset: u64) -> Result<(), RedisError> {
+    let digits = offset.to_string();
+    let length = digits.len();
+    let text = format!("*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n${length}\r\n{digits}\r\n");
+    connection.send(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_understood() {
+        let at = |offset| Position { replid: "ab".into(), offset };
+        let table = [
+            ("FULLRESYNC ab 42", Some(Begun::Full(Some(at(42))))),
+            ("CONTINUE", Some(Begun::Continued(None))),
+            ("CONTINUE cd", Some(Begun::Continued(Some("cd".into())))),
+            ("FULLRESYNC ab", None),
+            ("OK", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(begun(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! All data of a server as a stream: its dump, as it is sent to a replica.
+//!
+//! A thread takes it from the server as fast as it comes; what reads it may be slower. The stream
+//! has an end only where the dump is whole: framing, opcode of the end and checksum.
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use crate::source::error::SourceError;
+use crate::source::redis::connection::{Access, Connection, READ_BYTES};
+use crate::source::redis::error::RedisError;
+use crate::source::redis::payload::Payload;
+use crate::source::redis::replication::{Begun, Position, Wanted, begin};
+use crate::source::redis::spool::{SpoolReader, SpoolWriter, spool};
+use crate::source::stream::ByteStream;
+
+/// A dump that comes.
+pub struct RedisSnapshot {
+    shown: String,
+    folder: PathBuf,
+    reader: SpoolReader,
+    thread: Option<JoinHandle<Result<(), RedisError>>>,
+    failure: Option<RedisError>,
+    is_ended: bool,
+}
+
+impl RedisSnapshot {
+    /// Asks for a dump, and begins to take it; with the position in the server's stream of commands
+    /// that it is of, where the server says it. What cannot be read at once waits in a file in
+    /// `folder`.
+    ///
+    /// # Errors
+    /// Nobody answers, or the server refuses.
+    pub fn start(access: &Access, folder: &Path) -> Result<(Self, Option<Position>), RedisError> {
+        let mut connection = access.connect()?;
+        let shown = connection.shown().to_owned();
+        let begun = begin(&mut connection, Wanted::DumpOnly)?;
+        let position = match begun {
+            Begun::Full(position) => position,
+            Begun::Continued(_) => {
+                let what = "it goes on where nothing was asked for".to_owned();
+                return Err(RedisError::Protocol { address: shown, what });
+            }
+        };
+        let failed = |source| RedisError::Spool {
+            address: shown.clone(),
+            folder: folder.to_owned(),
+            source,
+        };
+        let (writer, reader) = spool(folder).map_err(failed)?;
+        let thread = std::thread::Builder::new().name("redis".to_owned());
+        let thread = thread.spawn(move || receive(connection, writer)).map_err(failed)?;
+        let (folder, thread) = (folder.to_owned(), Some(thread));
+        let this = Self { shown, folder, reader, thread, failure: None, is_ended: false };
+        Ok((this, position))
+    }
+
+    /// How the thread has ended.
+    fn outcome(&mut self) -> Result<(), RedisError> {
+        let lost = |what: &str| {
+            Err(RedisError::Dump { address: self.shown.clone(), what: what.to_owned() })
+        };
+        match self.thread.take() {
+            Some(thread) => thread.join().unwrap_or_else(|_| lost("its thread has ended")),
+            None if self.is_ended => Ok(()),
+            None => lost("it was not read to its end"),
+        }
+    }
+}
+
+fn receive(mut connection: Connection, mut writer: SpoolWriter) -> Result<(), RedisError> {
+    let mut payload = Payload::default();
+    let (mut buffer, mut dump) = (vec![0; READ_BYTES], Vec::with_capacity(READ_BYTES));
+    while !payload.is_done() {
+        let length = connection.read(&mut buffer, "taking the dump")?;
+        dump.clear();
+        let is_awaited = payload.is_awaited();
+        if let Err(what) = payload.take(&buffer[..length], &mut dump) {
+            return Err(if is_awaited {
+                connection.said(what)
+            } else {
+                RedisError::Dump { address: connection.shown().to_owned(), what }
+            });
+        }
+        if !dump.is_empty() && !writer.write(&dump) {
+            break;
+        }
+    }
+    writer.finish();
+    Ok(())
+}
+
+impl ByteStream for RedisSnapshot {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        if self.failure.is_some() {
+            return Err(SourceError::Unfinished { name: self.shown.clone() });
+        }
+        let length = self.reader.read(buffer).map_err(|source| SourceError::Io {
+            action: "read",
+            path: self.folder.clone(),
+            source,
+        })?;
+        // The end of the queue is the end of the dump only where the thread says so.
+        if length == 0 && !self.is_ended {
+            match self.outcome() {
+                Ok(()) => self.is_ended = true,
+                Err(error) => {
+                    self.failure = Some(error);
+                    return Err(SourceError::Unfinished { name: self.shown.clone() });
+                }
+            }
+        }
+        Ok(length)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), SourceError> {
+        match self.failure.take() {
+            Some(failure) => Err(SourceError::Redis(failure)),
+            None if self.is_ended => Ok(()),
+            None => Err(SourceError::Unfinished { name: self.shown.clone() }),
+        }
+    }
+}
