@@ -32,6 +32,7 @@ use crate::cli::command::promote::PromoteArgs;
 use crate::cli::command::prune::PruneArgs;
 use crate::cli::command::recover::RecoverArgs;
 use crate::cli::command::recovery_kit::RecoveryKitArgs;
+use crate::cli::command::redis::RedisArgs;
 use crate::cli::command::repair::RepairArgs;
 use crate::cli::command::replica::ReplicaArgs;
 use crate::cli::command::restore::RestoreArgs;
@@ -125,6 +126,8 @@ pub enum Command {
     Copy(CopyArgs),
     /// Save and fetch the log of a PostgreSQL server, and show what can be reached
     Pg(PgArgs),
+    /// Save the journal of a Redis or Valkey server, and show what can be reached
+    Redis(RedisArgs),
     /// Prove that a database comes back: start it from the backup, check it, measure
     #[cfg(feature = "mount")]
     Drill(Box<DrillArgs>),

@@ -46,6 +46,7 @@ pub mod private_file;
 pub mod progress;
 pub mod reading;
 pub mod redis;
+pub mod redis_archive;
 pub mod redis_files;
 pub mod replicas;
 pub mod secret_file;
@@ -154,6 +155,7 @@ fn execute(
         Command::Replica(args) => command::replica::run(&args, &full(global)?),
         Command::Copy(args) => command::copy::run(&args, &full(global)?),
         Command::Pg(args) => command::pg::run(&args, &full(global)?),
+        Command::Redis(args) => command::redis::run(&args, &full(global)?),
         Command::Promote(args) => command::promote::run(&args, &full(global)?),
         Command::Scrub(args) => command::scrub::run(&args, &full(global)?),
         Command::Repair(args) => command::repair::run(&args, &full(global)?),

@@ -22,7 +22,7 @@ pub struct LogSnapshot {
     pub writer: ActorId,
     /// Its place in the writer's log.
     pub seq: u64,
-    /// Its source, `NAME.wal`.
+    /// Its source, `NAME.wal` or `NAME.journal`.
     pub source: String,
     /// The series that it belongs to.
     pub series: String,
@@ -54,7 +54,8 @@ pub fn plan_logs(
     let mut groups: Vec<GroupPlan> = Vec::new();
     for one in logs {
         let is_newest = newest[&(one.writer, &*one.series)] == one.seq;
-        let began = one.source.strip_suffix(".wal").and_then(oldest);
+        let of_log = [".wal", ".journal"].iter().find_map(|end| one.source.strip_suffix(end));
+        let began = of_log.and_then(oldest);
         let is_over = began.is_some_and(|began| one.time < began);
         let age = context.now.duration_since(one.first_seen).as_secs();
         let floor_seconds = context.floor_seconds;

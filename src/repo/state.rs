@@ -262,6 +262,17 @@ impl StateDir {
         Ok(Lock { _file: file })
     }
 
+    /// Takes the lock of that name; nothing where another process holds it.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, RepoError> {
+        let path = self.path.join(name);
+        let file = open_lock(&path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(state("lock", &path, error.into())),
+        }
+    }
+
     /// Begins a run: a lock file that is held while the run lives.
     pub fn begin_run(&self, run: &str) -> Result<Lock, RepoError> {
         // Between its creation and its lock another process must not take the file for a dead run's.

@@ -50,6 +50,7 @@ mod prune;
 mod redis_dump;
 mod redis_records;
 mod redis_server;
+mod redis_stream;
 mod redis_vectors;
 mod replica;
 mod replica_cli;

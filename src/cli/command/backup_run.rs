@@ -194,6 +194,17 @@ fn label(
     })
 }
 
+/// The label of a snapshot that a service makes.
+#[must_use]
+pub fn label_now(source: &str) -> SnapshotLabel {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let user = uzers::get_user_by_uid(rustix::process::getuid().as_raw());
+    let user = user.map(|user| user.name().to_string_lossy().into_owned()).unwrap_or_default();
+    // Not that of the command's start: a stream runs for months.
+    let time = jiff::Timestamp::now();
+    SnapshotLabel { source: source.to_owned(), host, user, time, tags: Vec::new() }
+}
+
 /// The paths and names of what is saved, which no host name or temporary folder changes.
 fn default_source(sources: &Sources) -> String {
     let paths = sources.paths.iter().map(|path| {

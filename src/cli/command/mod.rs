@@ -28,6 +28,7 @@ pub mod promote;
 pub mod prune;
 pub mod recover;
 pub mod recovery_kit;
+pub mod redis;
 pub mod reencrypt;
 pub mod repair;
 pub mod replica;
@@ -35,6 +36,7 @@ pub mod restore;
 pub mod restore_dump;
 pub mod restore_into;
 pub mod restore_postgres;
+pub mod restore_redis;
 pub mod restore_run;
 pub mod scrub;
 #[cfg(feature = "webdav")]

@@ -15,13 +15,16 @@ use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
 use crate::cli::command::restore_dump;
 use crate::cli::command::restore_into;
 use crate::cli::command::restore_postgres;
+use crate::cli::command::restore_redis;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{self, postgres, repository, source, usage};
 use crate::cli::reading::Reading;
+use crate::cli::redis_archive::facts_of as redis_facts_of;
 use crate::cli::selector::Which;
 use crate::cli::wal_archive::facts_of;
 use crate::format::postgres::facts::PostgresFacts;
+use crate::format::redis::server_facts::RedisFacts;
 use crate::format::snapshot::Snapshot;
 use crate::maintenance::forget::label_snapshots;
 use crate::progress::Progress;
@@ -54,8 +57,12 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
         let only = selector.names_one().then_some(&*id);
         return restore_postgres::run(&reading, &snapshot.source, only, args, context);
     }
+    let is_redis = matches!(redis_facts_of(&snapshot)?, Some(RedisFacts::Redis(_)));
+    if selector.path.is_none() && args.tar.is_none() && is_redis && args.postgres.point.is_given() {
+        return restore_redis::run(&reading, &snapshot.source, args, context);
+    }
     if args.postgres.point.is_given() {
-        let what = format!("snapshot {} is no base backup of PostgreSQL", &id[..8]);
+        let what = format!("snapshot {} has no log that leads to other moments", &id[..8]);
         return Err(CommandError::new(&postgres::NO_BACKUP, what));
     }
     let path = selector.path.clone().unwrap_or_default().into_bytes();

@@ -52,4 +52,40 @@ a server looks like that began with an empty append-only file. The snapshot is k
 retention removes it or the one before it.
 
 What to do: look at the server. If it is meant, nothing; holdfast forget ID removes either.";
+    GAP: "HF-REDIS-010", Findings, "the journal of a Redis server has a gap",
+"The server could not go on where the journal ends: it was restarted, failed over to a server that
+did not follow it, or was without us for longer than its backlog (repl-backlog-size) holds. Moments
+between the end of what is saved and the next dump cannot be reached; all others can.
+
+What to do: nothing is left to do for this gap, and a new dump was taken at once. A larger
+repl-backlog-size on the server outlasts longer pauses.";
+    STREAMING: "HF-REDIS-011", Usage, "the journal of this source is being taken already",
+"Another process on this host runs redis stream for the same source and repository.
+
+What to do: leave it to that one, or end it first.";
+    JOURNAL: "HF-REDIS-012", Findings, "a journal of Redis cannot be understood",
+"What is stored of it does not begin or end as a segment of a journal, or holds what is no command.
+
+What to do: holdfast check --read-data says whether the repository is damaged; restore the dump
+before it without --to-time. A journal of a newer version needs that version of Holdfast.";
+    SPOOL_FULL: "HF-REDIS-013", SourceFailed, "too many commands wait to be saved",
+"The repository has not taken anything for so long that the spool in the local state has reached
+its limit (--spool-max). The connection to the server is closed until some of it is saved.
+
+What to do: see why the repository takes nothing; holdfast doctor tries it.";
+    UNREACHED: "HF-REDIS-014", Usage, "this moment of the Redis server cannot be reached",
+"A moment is reached from a dump that is older, by all commands from there to the moment. Either no
+dump is that old, or the journal does not lead there without a gap, or it came so late that the
+time of each command is not known.
+
+What to do: take one of the moments that are named; holdfast redis status shows all.";
+    NO_BACKUP: "HF-REDIS-015", Usage, "nothing of this Redis source is kept",
+"The repository has neither a dump nor a journal of this name that can be read here.
+
+What to do: holdfast snapshots shows the sources that there are.";
+    TARGET: "HF-REDIS-016", Usage, "the folder cannot take the data of a Redis server",
+"A folder that a server is to start in must not hold an append-only file or a dump already: a
+server that found both would take one of them.
+
+What to do: name an empty folder, or one that is not there yet.";
 }

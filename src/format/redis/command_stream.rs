@@ -42,7 +42,9 @@ impl Word {
         !self.is_longer && &self.bytes[..usize::from(self.length)] == word.as_bytes()
     }
 
-    fn number(&self) -> Option<u32> {
+    /// The number that it is.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).ok()?.parse().ok()
     }
 }

@@ -76,10 +76,26 @@ pub struct JournalRange {
     /// Position after its last byte.
     pub end: u64,
     /// From this moment on each command came as it was executed; without it, none did.
+    /// Milliseconds since 1970, as all times here, by our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// Nothing in it came later (RFC 3339, our clock).
-    pub until: String,
+    pub from: Option<u64>,
+    /// Nothing in it came later.
+    pub until: u64,
+}
+
+impl JournalRange {
+    /// Whether another one goes on exactly where this one ends, over the same connection.
+    #[must_use]
+    pub fn is_followed_by(&self, next: &Self) -> bool {
+        (&self.line, self.session, self.end) == (&next.line, next.session, next.start)
+    }
+
+    /// Takes what follows.
+    pub fn extend(&mut self, next: &Self) {
+        self.end = next.end;
+        self.until = self.until.max(next.until);
+        self.from = self.from.or(next.from);
+    }
 }
 
 /// A journal.

@@ -1,10 +1,12 @@
 //! All data of a server as a stream: its dump, as it is sent to a replica.
 //!
 //! A thread takes it from the server as fast as it comes; what reads it may be slower. The stream
-//! has an end only where the dump is whole: framing, opcode of the end and checksum.
+//! has an end only where the dump is whole: framing, opcode of the end and checksum. What comes over
+//! the connection after it is for whoever asked for that.
 
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, bounded};
 
 use crate::source::error::SourceError;
 use crate::source::redis::connection::{Access, Connection, READ_BYTES};
@@ -14,12 +16,15 @@ use crate::source::redis::replication::{Begun, Position, Wanted, begin};
 use crate::source::redis::spool::{SpoolReader, SpoolWriter, spool};
 use crate::source::stream::ByteStream;
 
+/// What goes on with the connection when the dump is whole.
+pub type AfterDump = Box<dyn FnOnce(Connection) + Send>;
+
 /// A dump that comes.
 pub struct RedisSnapshot {
     shown: String,
     folder: PathBuf,
     reader: SpoolReader,
-    thread: Option<JoinHandle<Result<(), RedisError>>>,
+    outcome: Option<Receiver<Result<(), RedisError>>>,
     failure: Option<RedisError>,
     is_ended: bool,
 }
@@ -42,52 +47,77 @@ impl RedisSnapshot {
                 return Err(RedisError::Protocol { address: shown, what });
             }
         };
+        Ok((Self::take(connection, folder, Box::new(drop))?, position))
+    }
+
+    /// Takes the dump that comes over a connection next; `after` is given the connection when all of
+    /// it came, in the thread that has taken it.
+    ///
+    /// # Errors
+    /// There is no room for what cannot be read at once.
+    pub fn take(
+        mut connection: Connection,
+        folder: &Path,
+        after: AfterDump,
+    ) -> Result<Self, RedisError> {
+        let shown = connection.shown().to_owned();
         let failed = |source| RedisError::Spool {
             address: shown.clone(),
             folder: folder.to_owned(),
             source,
         };
         let (writer, reader) = spool(folder).map_err(failed)?;
+        let (said, outcome) = bounded(1);
         let thread = std::thread::Builder::new().name("redis".to_owned());
-        let thread = thread.spawn(move || receive(connection, writer)).map_err(failed)?;
-        let (folder, thread) = (folder.to_owned(), Some(thread));
-        let this = Self { shown, folder, reader, thread, failure: None, is_ended: false };
-        Ok((this, position))
+        let take = move || {
+            let received = receive(&mut connection, writer);
+            let is_whole = matches!(received, Ok(true));
+            // Fails only where nobody wants the dump any more.
+            drop(said.send(received.map(drop)));
+            if is_whole {
+                after(connection);
+            }
+        };
+        drop(thread.spawn(take).map_err(failed)?);
+        let (folder, outcome) = (folder.to_owned(), Some(outcome));
+        Ok(Self { shown, folder, reader, outcome, failure: None, is_ended: false })
     }
 
-    /// How the thread has ended.
+    /// How the thread has ended with the dump.
     fn outcome(&mut self) -> Result<(), RedisError> {
         let lost = |what: &str| {
             Err(RedisError::Dump { address: self.shown.clone(), what: what.to_owned() })
         };
-        match self.thread.take() {
-            Some(thread) => thread.join().unwrap_or_else(|_| lost("its thread has ended")),
+        match self.outcome.take() {
+            Some(outcome) => outcome.recv().unwrap_or_else(|_| lost("its thread has ended")),
             None if self.is_ended => Ok(()),
             None => lost("it was not read to its end"),
         }
     }
 }
 
-fn receive(mut connection: Connection, mut writer: SpoolWriter) -> Result<(), RedisError> {
+/// Whether all of the dump was taken by whoever reads it.
+fn receive(connection: &mut Connection, mut writer: SpoolWriter) -> Result<bool, RedisError> {
     let mut payload = Payload::default();
     let (mut buffer, mut dump) = (vec![0; READ_BYTES], Vec::with_capacity(READ_BYTES));
     while !payload.is_done() {
         let length = connection.read(&mut buffer, "taking the dump")?;
         dump.clear();
         let is_awaited = payload.is_awaited();
-        if let Err(what) = payload.take(&buffer[..length], &mut dump) {
-            return Err(if is_awaited {
+        let taken = payload.take(&buffer[..length], &mut dump).map_err(|what| {
+            if is_awaited {
                 connection.said(what)
             } else {
                 RedisError::Dump { address: connection.shown().to_owned(), what }
-            });
-        }
+            }
+        })?;
         if !dump.is_empty() && !writer.write(&dump) {
-            break;
+            return Ok(false);
         }
+        connection.unread(&buffer[taken..length]);
     }
     writer.finish();
-    Ok(())
+    Ok(true)
 }
 
 impl ByteStream for RedisSnapshot {

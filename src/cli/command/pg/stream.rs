@@ -13,8 +13,8 @@ use crate::backup::log_root::{LogContent, LogInput};
 use crate::backup::postgres_wal::{WalError, WalRun, save_wal, wal_source};
 use crate::backup::wal_series::WalSeries;
 use crate::backup::wal_spool::WalSpool;
-use crate::cli::command::backup_run::level;
-use crate::cli::command::pg::wal_push::{label, wal_error};
+use crate::cli::command::backup_run::{label_now, level};
+use crate::cli::command::pg::wal_push::wal_error;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::postgres;
@@ -375,7 +375,7 @@ impl Streamer<'_> {
                 name: &self.server.name,
                 cluster: self.cluster.clone(),
                 owner: Some(self.cluster.system.clone()),
-                label: label(&wal_source(&self.server.name)),
+                label: label_now(&wal_source(&self.server.name)),
                 newest: format_rfc3339(newest),
                 options: SessionOptions { threads: 1, level: level(self.context) },
                 clock: Arc::new(SystemClock),

@@ -14,9 +14,8 @@ use serde_json::json;
 use crate::backup::error::BackupError;
 use crate::backup::log_root::{LogContent, LogInput, is_same};
 use crate::backup::postgres_wal::{WalError, WalRun, save_wal, wal_source};
-use crate::backup::run::SnapshotLabel;
 use crate::backup::wal_series::WalSeries;
-use crate::cli::command::backup_run::{backup_error, level};
+use crate::cli::command::backup_run::{backup_error, label_now, level};
 use crate::cli::command::pg::wal_fetch::system_beside;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
@@ -84,7 +83,7 @@ pub fn run(args: &WalPushArgs, context: &Context) -> Result<Exit, CommandError> 
         name: &name,
         cluster,
         owner,
-        label: label(&wal_source(&name)),
+        label: label_now(&wal_source(&name)),
         newest: newest(&files, context),
         options: SessionOptions { threads: 2, level: level(context) },
         clock: Arc::new(SystemClock),
@@ -118,17 +117,6 @@ fn broken(error: &CommandError) -> BackupError {
         path: "the repository".to_owned(),
         source: std::io::Error::other(error.what().to_owned()),
     }
-}
-
-/// The label of a snapshot of the log.
-#[must_use]
-pub fn label(source: &str) -> SnapshotLabel {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let user = uzers::get_user_by_uid(rustix::process::getuid().as_raw());
-    let user = user.map(|user| user.name().to_string_lossy().into_owned()).unwrap_or_default();
-    // Not that of the command's start: a stream runs for months.
-    let time = jiff::Timestamp::now();
-    SnapshotLabel { source: source.to_owned(), host, user, time, tags: Vec::new() }
 }
 
 /// The error for people.

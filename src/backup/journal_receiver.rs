@@ -1,0 +1,126 @@
+//! Takes a server's commands as they come: into the spool, whatever is saved meanwhile.
+//!
+//! Never waits for the repository: a server cuts off who reads slowly. It hears from us what is
+//! durable, and nothing else: at once where it asks or something became durable, else seldom, so
+//! that a store that is away makes a late replica of us.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::backup::journal_spool::{JournalSpool, JournalSpoolError};
+use crate::format::redis::journal::SegmentHeader;
+use crate::source::redis::connection::{Access, Connection, READ_BYTES, is_silence};
+use crate::source::redis::error::RedisError;
+use crate::source::redis::replication::{SILENCE_MAX, acknowledge};
+use crate::source::redis::server::ServerState;
+
+/// How long is waited for bytes before something else is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// The server hears from us at least so often: it cuts off who says nothing for a minute.
+const REPLY_AFTER: Duration = Duration::from_secs(20);
+
+/// And so often as long as it has sent nothing.
+const KNOCK_AFTER: Duration = Duration::from_millis(100);
+
+/// What the thread that takes and the one that saves have in common.
+pub struct Receiving {
+    /// What came and is not saved.
+    pub spool: Mutex<JournalSpool>,
+    /// Everything before this position is durable.
+    pub durable: AtomicU64,
+    /// The thread that takes is to end.
+    pub is_stopping: AtomicBool,
+}
+
+/// Why nothing comes any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The connection broke.
+    #[error(transparent)]
+    Server(#[from] RedisError),
+    /// What came could not be kept.
+    #[error(transparent)]
+    Spool(#[from] JournalSpoolError),
+}
+
+impl Receiving {
+    /// With what an earlier process has left.
+    #[must_use]
+    pub fn new(spool: JournalSpool) -> Self {
+        let (durable, is_stopping) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { spool: Mutex::new(spool), durable, is_stopping }
+    }
+
+    /// The spool, for a moment.
+    pub fn spool(&self) -> MutexGuard<'_, JournalSpool> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what comes over a connection until told to stop, into segments that begin as `header`
+    /// says. `access` leads to the same server once more: where it is when the first bytes come, we
+    /// are behind it.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]; what came until then is in the spool.
+    pub fn receive(
+        &self,
+        connection: &mut Connection,
+        access: &Access,
+        header: SegmentHeader,
+    ) -> Result<(), ReceiveError> {
+        let outcome = self.take_all(connection, access, header);
+        let ended = self.spool().end_connection();
+        outcome.and(ended.map_err(ReceiveError::from))
+    }
+
+    fn take_all(
+        &self,
+        connection: &mut Connection,
+        access: &Access,
+        header: SegmentHeader,
+    ) -> Result<(), ReceiveError> {
+        connection.set_patience(TICK)?;
+        let mut buffer = vec![0; READ_BYTES];
+        let mut header = Some(header);
+        let (mut heard, mut replied) = (Instant::now(), Instant::now());
+        let mut told = None;
+        while !self.is_stopping.load(Ordering::Relaxed) {
+            let mut is_asked = false;
+            match connection.read(&mut buffer, "taking the commands") {
+                Ok(length) => {
+                    heard = Instant::now();
+                    if let Some(header) = header.take() {
+                        self.begin(access, header)?;
+                    }
+                    is_asked = self.spool().take(now_ms(), &buffer[..length])?;
+                }
+                Err(error) if is_silence(&error) && heard.elapsed() < SILENCE_MAX => {
+                    self.spool().tick(now_ms())?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let durable = self.durable.load(Ordering::Relaxed);
+            // A server that has sent its dump without a file sends nothing before it hears from us.
+            let silence = if header.is_some() { KNOCK_AFTER } else { REPLY_AFTER };
+            if is_asked || told < Some(durable) || replied.elapsed() >= silence {
+                acknowledge(connection, durable)?;
+                (replied, told) = (Instant::now(), Some(durable));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, access: &Access, header: SegmentHeader) -> Result<(), ReceiveError> {
+        let state = ServerState::read(&mut access.connect()?)?;
+        let live_from = state.offset().unwrap_or(u64::MAX);
+        self.spool().begin(SegmentHeader { begun: now_ms(), live_from, ..header })?;
+        Ok(())
+    }
+}
+
+/// The time by our clock, in milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}

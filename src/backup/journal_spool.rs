@@ -1,0 +1,468 @@
+//! The commands of a server between its stream and the repository: segments of a journal in files.
+//!
+//! A segment begins between two commands and outside of a transaction; what counts of it ends
+//! there too. Nothing here is durable. What a killed process has left is found again.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::backup::journal_series::SavedSegment;
+use crate::backup::log_root::{LogContent, LogInput};
+use crate::format::redis::command_stream::{CommandScanner, NoCommand};
+use crate::format::redis::journal::{
+    FRAME_HEADER_BYTES, SegmentError, SegmentHeader, SegmentReader, frame_header,
+};
+use crate::format::redis::server_facts::JournalRange;
+
+/// A segment ends when it has so many bytes…
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// …or is so old.
+const SEGMENT_MS: u64 = 60 * 60 * 1000;
+/// What comes within so short a time is one frame…
+const FRAME_MS: u64 = 50;
+/// …unless it has so many bytes.
+const FRAME_BYTES: usize = 64 * 1024;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Why commands were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalSpoolError {
+    /// The system refused or failed.
+    #[error("the spool at {} cannot be used", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The server sends what is no command.
+    #[error("what the server sends cannot be understood")]
+    NoCommand(#[from] NoCommand),
+    /// What was left of an earlier process is of a newer version.
+    #[error("{} cannot be read", path.display())]
+    Segment {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: SegmentError,
+    },
+    /// More waits than is allowed to.
+    #[error("{bytes} bytes of commands wait to be saved, and no more may")]
+    Full {
+        /// That many.
+        bytes: u64,
+    },
+}
+
+/// A place in a journal from which it can be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEnd {
+    /// Name of the line.
+    pub line: String,
+    /// Number of the last connection.
+    pub session: u64,
+    /// Name of the history.
+    pub replid: String,
+    /// Position of the next byte.
+    pub offset: u64,
+    /// The database that is selected there.
+    pub db: Option<u32>,
+}
+
+/// A segment that is not wholly saved.
+#[derive(Debug)]
+struct Segment {
+    header: SegmentHeader,
+    path: PathBuf,
+    /// Bytes of the file, whole frames.
+    bytes: u64,
+    /// End of the last command that counts, and the database that is selected there.
+    end: (u64, Option<u32>),
+    /// End of the last command that is more than a sign of life.
+    data_end: u64,
+    from_ms: Option<u64>,
+    until_ms: u64,
+    saved: Option<(u64, u64)>,
+    is_closed: bool,
+}
+
+impl Segment {
+    fn new(header: SegmentHeader, path: PathBuf) -> Self {
+        let end = (header.start, header.db);
+        let (data_end, until_ms) = (header.start, header.begun);
+        let (bytes, from_ms, saved, is_closed) = (0, None, None, false);
+        Self { header, path, bytes, end, data_end, from_ms, until_ms, saved, is_closed }
+    }
+
+    /// Takes note of a frame of that time.
+    fn reach(&mut self, scanner: &CommandScanner, time_ms: u64) {
+        if scanner.boundary() > self.end.0 {
+            self.end = (scanner.boundary(), scanner.boundary_db());
+            self.until_ms = time_ms;
+        }
+        if self.from_ms.is_none() && self.end.0 >= self.header.live_from {
+            let is_live_at_once = self.header.live_from <= self.header.start;
+            self.from_ms = Some(if is_live_at_once { self.header.begun } else { time_ms });
+        }
+    }
+
+    fn has_unsaved(&self) -> bool {
+        self.end.0 > self.header.start && self.saved != Some((self.end.0, self.until_ms))
+    }
+
+    fn content(&self) -> SavedSegment {
+        let range = JournalRange {
+            line: self.header.line.clone(),
+            session: self.header.session,
+            replid: self.header.replid.clone(),
+            start: self.header.start,
+            end: self.end.0,
+            from: self.from_ms,
+            until: self.until_ms,
+        };
+        SavedSegment { range, db: self.end.1 }
+    }
+}
+
+/// What is being written.
+struct Open {
+    file: File,
+    scanner: CommandScanner,
+    pending: Vec<u8>,
+    pending_since: u64,
+    last_ms: u64,
+}
+
+/// What is saved next, and how much of it.
+pub struct Unsaved {
+    /// The files.
+    pub files: Vec<LogInput>,
+    /// What each holds.
+    pub segments: Vec<(String, SavedSegment)>,
+}
+
+/// Segments that are not saved yet.
+pub struct JournalSpool {
+    folder: PathBuf,
+    segments: Vec<Segment>,
+    open: Option<Open>,
+    bytes_max: u64,
+}
+
+impl JournalSpool {
+    /// The spool in that folder, with what an earlier process has left; takes no more than so many
+    /// bytes that are not saved.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or holds segments of a newer version.
+    pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, JournalSpoolError> {
+        let failed = |source| io_error(folder, source);
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(folder, permissions).map_err(failed)?;
+        let mut segments = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            segments.extend(recover(&entry.map_err(failed)?.path())?);
+        }
+        segments
+            .sort_by_key(|one: &Segment| (one.header.begun, one.header.session, one.header.start));
+        Ok(Self { folder: folder.to_owned(), segments, open: None, bytes_max })
+    }
+
+    /// Where the last of the segments ends.
+    #[must_use]
+    pub fn end(&self) -> Option<JournalEnd> {
+        let last = self.segments.last()?;
+        Some(JournalEnd {
+            line: last.header.line.clone(),
+            session: last.header.session,
+            replid: last.header.replid.clone(),
+            offset: last.end.0,
+            db: last.end.1,
+        })
+    }
+
+    /// Throws away what belongs to no line of that name.
+    pub fn keep_line(&mut self, line: Option<&str>) {
+        self.segments.retain(|one| {
+            let is_kept = Some(&*one.header.line) == line;
+            if !is_kept {
+                // What stays is found again, and thrown away again.
+                drop(std::fs::remove_file(&one.path));
+            }
+            is_kept
+        });
+    }
+
+    /// Begins a connection's first segment; its header says where.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn begin(&mut self, header: SegmentHeader) -> Result<(), JournalSpoolError> {
+        self.end_connection()?;
+        let scanner = CommandScanner::new(header.start, header.db);
+        let last_ms = header.begun;
+        let file = self.begin_segment(header)?;
+        let (pending, pending_since) = (Vec::new(), last_ms);
+        self.open = Some(Open { file, scanner, pending, pending_since, last_ms });
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, header: SegmentHeader) -> Result<File, JournalSpoolError> {
+        let path = self.folder.join(format!("{}.{}", header.file_name(), header.session));
+        let encoded = header.encode();
+        let made = File::create(&path).and_then(|mut file| {
+            file.write_all(&encoded)?;
+            Ok(file)
+        });
+        let file = made.map_err(|source| io_error(&path, source))?;
+        let mut segment = Segment::new(header, path);
+        segment.bytes = encoded.len() as u64;
+        self.segments.push(segment);
+        Ok(file)
+    }
+
+    /// Takes what came now; gives whether the server asks how far we are.
+    ///
+    /// # Errors
+    /// [`JournalSpoolError`]: the connection is of no use any more.
+    pub fn take(&mut self, now_ms: u64, bytes: &[u8]) -> Result<bool, JournalSpoolError> {
+        let Some(open) = &mut self.open else { return Ok(false) };
+        let (mut asks, mut data_end) = (false, None);
+        open.scanner.take(bytes, &mut |command| {
+            asks |= command.asks_for_acknowledgement();
+            if command.is_data() {
+                data_end = Some(command.end);
+            }
+        })?;
+        if open.pending.is_empty() {
+            open.pending_since = now_ms;
+        }
+        open.pending.extend_from_slice(bytes);
+        let is_due = open.pending.len() >= FRAME_BYTES;
+        if let (Some(end), Some(segment)) = (data_end, self.segments.last_mut()) {
+            segment.data_end = end;
+        }
+        if is_due {
+            self.write_frame(now_ms)?;
+        } else {
+            self.tick(now_ms)?;
+        }
+        Ok(asks)
+    }
+
+    /// Writes what has waited long enough.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn tick(&mut self, now_ms: u64) -> Result<(), JournalSpoolError> {
+        let is_due = self.open.as_ref().is_some_and(|open| {
+            !open.pending.is_empty() && now_ms.saturating_sub(open.pending_since) >= FRAME_MS
+        });
+        if is_due { self.write_frame(now_ms) } else { Ok(()) }
+    }
+
+    fn write_frame(&mut self, now_ms: u64) -> Result<(), JournalSpoolError> {
+        let waiting = self.waiting_bytes();
+        let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) else {
+            return Ok(());
+        };
+        if waiting > self.bytes_max {
+            return Err(JournalSpoolError::Full { bytes: waiting });
+        }
+        let time_ms = now_ms.max(open.last_ms);
+        open.last_ms = time_ms;
+        let first = open.scanner.position() - open.pending.len() as u64;
+        let boundary = open.scanner.boundary();
+        let age = time_ms.saturating_sub(segment.header.begun);
+        let is_due = segment.bytes >= SEGMENT_BYTES || age >= SEGMENT_MS;
+        let pending = std::mem::take(&mut open.pending);
+        if !is_due || boundary < first || boundary == segment.header.start {
+            segment.append(&mut open.file, time_ms, &pending)?;
+            segment.reach(&open.scanner, time_ms);
+            open.pending = reused(pending);
+            return Ok(());
+        }
+        let (old, new) = pending.split_at((boundary - first) as usize);
+        segment.append(&mut open.file, time_ms, old)?;
+        segment.reach(&open.scanner, time_ms);
+        segment.is_closed = true;
+        let data_end = segment.data_end;
+        let header = SegmentHeader {
+            start: boundary,
+            db: open.scanner.boundary_db(),
+            begun: time_ms,
+            ..segment.header.clone()
+        };
+        let file = self.begin_segment(header)?;
+        if let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) {
+            open.file = file;
+            segment.append(&mut open.file, time_ms, new)?;
+            segment.reach(&open.scanner, time_ms);
+            segment.data_end = data_end.max(boundary);
+            open.pending = reused(pending);
+        }
+        Ok(())
+    }
+
+    /// The connection is over: what came is written, and the segment ends.
+    ///
+    /// # Errors
+    /// What came last could not be written; the server has it still.
+    pub fn end_connection(&mut self) -> Result<(), JournalSpoolError> {
+        let now = self.open.as_ref().map_or(0, |open| open.last_ms);
+        let written = if self.open.as_ref().is_some_and(|open| !open.pending.is_empty()) {
+            self.write_frame(now)
+        } else {
+            Ok(())
+        };
+        self.open = None;
+        for segment in &mut self.segments {
+            segment.is_closed = true;
+        }
+        self.drop_saved();
+        written
+    }
+
+    /// Bytes that are not saved.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        let waiting = self.segments.iter().filter(|one| one.has_unsaved());
+        waiting.map(|one| one.end.0 - one.saved.map_or(one.header.start, |saved| saved.0)).sum()
+    }
+
+    /// Whether commands that change something wait to be saved.
+    #[must_use]
+    pub fn has_unsaved_data(&self) -> bool {
+        let saved = |one: &Segment| one.saved.map_or(one.header.start, |saved| saved.0);
+        self.segments.iter().any(|one| one.data_end.min(one.end.0) > saved(one))
+    }
+
+    /// All that is to be saved now.
+    #[must_use]
+    pub fn unsaved(&self) -> Unsaved {
+        let unsaved = || self.segments.iter().filter(|one| one.has_unsaved());
+        let input = |one: &Segment| LogInput {
+            name: one.header.file_name(),
+            content: LogContent::Front { path: one.path.clone(), bytes: one.bytes },
+        };
+        let content = |one: &Segment| (one.header.file_name(), one.content());
+        Unsaved {
+            files: unsaved().map(input).collect(),
+            segments: unsaved().map(content).collect(),
+        }
+    }
+
+    /// What [`Self::unsaved`] gave is durable.
+    pub fn saved(&mut self, segments: &[(String, SavedSegment)]) {
+        for (_, saved) in segments {
+            let same = |one: &&mut Segment| {
+                (one.header.start, one.header.session) == (saved.range.start, saved.range.session)
+                    && one.header.line == saved.range.line
+            };
+            if let Some(segment) = self.segments.iter_mut().find(same) {
+                segment.saved = Some((saved.range.end, saved.range.until));
+            }
+        }
+        self.drop_saved();
+    }
+
+    fn drop_saved(&mut self) {
+        self.segments.retain(|one| {
+            let is_kept = !one.is_closed || one.has_unsaved();
+            if !is_kept {
+                // A file that stays is found at the next start, and saved once more.
+                drop(std::fs::remove_file(&one.path));
+            }
+            is_kept
+        });
+    }
+}
+
+impl Segment {
+    fn append(
+        &mut self,
+        file: &mut File,
+        time_ms: u64,
+        bytes: &[u8],
+    ) -> Result<(), JournalSpoolError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let header = frame_header(time_ms, bytes.len() as u32);
+        let written = file.write_all(&header).and_then(|()| file.write_all(bytes));
+        written.map_err(|source| io_error(&self.path, source))?;
+        self.bytes += (FRAME_HEADER_BYTES + bytes.len()) as u64;
+        Ok(())
+    }
+}
+
+fn reused(mut pending: Vec<u8>) -> Vec<u8> {
+    pending.clear();
+    pending
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> JournalSpoolError {
+    JournalSpoolError::Io { path: path.to_owned(), source }
+}
+
+/// What a killed process has left in a file: whole frames of it; nothing where there are none.
+fn recover(path: &Path) -> Result<Option<Segment>, JournalSpoolError> {
+    let failed = |source| io_error(path, source);
+    let file = File::options().read(true).write(true).open(path).map_err(failed)?;
+    let mut reader = SegmentReader::default();
+    let read = each_piece(&file, &mut |bytes| reader.take(bytes, &mut |_, _| {}))?;
+    if let Err(source @ SegmentError::Version(_)) = read {
+        return Err(JournalSpoolError::Segment { path: path.to_owned(), source });
+    }
+    file.set_len(reader.whole()).map_err(failed)?;
+    let Some(header) = reader.header() else {
+        std::fs::remove_file(path).map_err(failed)?;
+        return Ok(None);
+    };
+    let mut segment = Segment::new(header.clone(), path.to_owned());
+    let mut scanner = CommandScanner::new(segment.header.start, segment.header.db);
+    let mut frames = SegmentReader::default();
+    let scanned = each_piece(&file, &mut |bytes| {
+        let mut outcome = Ok(());
+        frames.take(bytes, &mut |time_ms, bytes| {
+            outcome = scanner.take(bytes, &mut |_| {});
+            segment.reach(&scanner, time_ms);
+        })?;
+        outcome.map_err(|_| SegmentError::Torn)
+    })?;
+    drop(scanned);
+    segment.bytes = reader.whole();
+    (segment.data_end, segment.is_closed) = (segment.end.0, true);
+    if segment.end.0 > segment.header.start {
+        return Ok(Some(segment));
+    }
+    std::fs::remove_file(path).map_err(failed)?;
+    Ok(None)
+}
+
+/// Reads a file from its beginning, until a piece of it is refused.
+fn each_piece(
+    file: &File,
+    visit: &mut dyn FnMut(&[u8]) -> Result<(), SegmentError>,
+) -> Result<Result<(), SegmentError>, JournalSpoolError> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut at = 0;
+    loop {
+        let length = file.read_at(&mut buffer, at);
+        let length = length.map_err(|source| io_error(Path::new("segment"), source))?;
+        if length == 0 {
+            return Ok(Ok(()));
+        }
+        at += length as u64;
+        if let Err(error) = visit(&buffer[..length]) {
+            return Ok(Err(error));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

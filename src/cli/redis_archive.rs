@@ -1,0 +1,358 @@
+//! The dumps and the journal of one Redis source: which snapshot has which segment, and the way to
+//! a moment.
+
+use std::io::Write;
+
+use crate::backup::journal_series::journal_source;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::explain::{redis, restore};
+use crate::cli::reading::{FoundSnapshot, Reading};
+use crate::cli::time::format_rfc3339;
+use crate::format::redis::command_stream::CommandScanner;
+use crate::format::redis::journal::{SegmentError, SegmentHeader, SegmentReader};
+use crate::format::redis::reach::{Coverage, DumpStart, Plan, Stretch};
+use crate::format::redis::replay::{Replay, ReplayError, Replayed};
+use crate::format::redis::server_facts::{DumpFacts, JournalFacts, RedisFacts};
+use crate::format::snapshot::Snapshot;
+use crate::progress::Progress;
+use crate::repo::tree_reader::TreeReader;
+use crate::restore::cat::cat;
+
+/// A dump.
+pub struct Dump<'a> {
+    /// The snapshot.
+    pub found: FoundSnapshot<'a>,
+    /// What it says about itself.
+    pub facts: DumpFacts,
+    /// Where it stands among moments and commands.
+    pub start: DumpStart,
+}
+
+/// All that is kept of a source.
+pub struct RedisArchive<'a> {
+    reading: &'a Reading,
+    /// Its dumps, in the order in which they were made.
+    pub dumps: Vec<Dump<'a>>,
+    journals: Vec<(FoundSnapshot<'a>, JournalFacts)>,
+}
+
+/// Takes bytes of a frame, with the header of their segment and the time of the frame; gives whether
+/// more is wanted.
+type Visit<'v> = dyn FnMut(&SegmentHeader, u64, &[u8]) -> Result<bool, CommandError> + 'v;
+
+/// A segment of the journal, and where it is.
+struct Segment<'s> {
+    snapshot: &'s Snapshot,
+    path: Vec<u8>,
+    start: u64,
+    /// Position up to which it is of use.
+    end: u64,
+}
+
+impl<'a> RedisArchive<'a> {
+    /// Reads what the snapshots of a source say; those that later ones of their series contain are
+    /// left out.
+    ///
+    /// # Errors
+    /// `HF-REDIS-015` where there is nothing.
+    pub fn read(
+        reading: &'a Reading,
+        context: &Context,
+        source: &str,
+    ) -> Result<Self, CommandError> {
+        let (mut dumps, mut journals) =
+            (Vec::new(), Vec::<(FoundSnapshot<'a>, JournalFacts)>::new());
+        let of_journal = journal_source(source);
+        for found in reading.all(context) {
+            if found.1.source != source && found.1.source != of_journal {
+                continue;
+            }
+            match facts_of(&found.1)? {
+                Some(RedisFacts::Redis(facts)) => {
+                    let start = start_of(&facts)?;
+                    dumps.push(Dump { found, facts, start });
+                }
+                Some(RedisFacts::RedisJournal(facts)) => {
+                    journals.retain(|(_, earlier)| earlier.series != facts.series);
+                    journals.push((found, facts));
+                }
+                None => {}
+            }
+        }
+        if dumps.is_empty() && journals.is_empty() {
+            let what = format!("nothing of the Redis source {source} is kept");
+            return Err(CommandError::new(&redis::NO_BACKUP, what));
+        }
+        dumps.sort_by_key(|dump| dump.start.moment);
+        Ok(Self { reading, dumps, journals })
+    }
+
+    /// What there is of the journal.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let mut coverage = Coverage::default();
+        for (_, facts) in &self.journals {
+            coverage.add(facts);
+        }
+        coverage
+    }
+
+    /// Where the dumps stand.
+    #[must_use]
+    pub fn starts(&self) -> Vec<DumpStart> {
+        self.dumps.iter().map(|dump| dump.start.clone()).collect()
+    }
+
+    /// The way to a moment, to the newest one without one.
+    ///
+    /// # Errors
+    /// `HF-REDIS-014`, with the nearest moments that can be reached.
+    pub fn plan(&self, moment: Option<jiff::Timestamp>) -> Result<Plan, CommandError> {
+        let wanted = moment.map(|moment| u64::try_from(moment.as_millisecond()).unwrap_or(0));
+        self.coverage().plan(&self.starts(), wanted).map_err(|error| {
+            let shown = moment.map_or_else(|| "latest".to_owned(), format_rfc3339);
+            let what = format!("{shown} cannot be reached: {error}");
+            let refused = CommandError::new(&redis::UNREACHED, what);
+            let hint = |refused: CommandError, word: &str, at: Option<u64>| match at {
+                Some(at) => refused.hint(format!("{word}: --to-time {}", shown_ms(at))),
+                None => refused,
+            };
+            let refused = hint(refused, "the nearest before it", error.before);
+            hint(refused, "the nearest after it", error.after)
+        })
+    }
+
+    /// Replays the commands of a plan; gives how many they were.
+    ///
+    /// # Errors
+    /// The journal is damaged, or whoever takes the commands has failed.
+    pub fn replay<R: Replayed<Error = CommandError>>(
+        &self,
+        plan: &Plan,
+        out: &mut R,
+    ) -> Result<u64, CommandError> {
+        let mut commands = 0;
+        let mut is_first = true;
+        for (number, stretch) in plan.stretches.iter().enumerate() {
+            let segments = self.segments(stretch)?;
+            let is_last = number + 1 == plan.stretches.len();
+            let end =
+                if is_last { self.cut(&segments, stretch, plan.moment)? } else { stretch.end };
+            let mut at = stretch.start;
+            for segment in &segments {
+                let to = segment.end.min(end);
+                if segment.end <= at || to <= at {
+                    continue;
+                }
+                if segment.start > at {
+                    return Err(damaged(&format!(
+                        "nothing is kept from {at} to {}",
+                        segment.start
+                    )));
+                }
+                commands += self.replay_segment(segment, (at, to), &mut is_first, out)?;
+                at = to;
+            }
+            if at < end {
+                return Err(damaged(&format!("nothing is kept from {at} to {end}")));
+            }
+        }
+        Ok(commands)
+    }
+
+    fn replay_segment<R: Replayed<Error = CommandError>>(
+        &self,
+        segment: &Segment<'_>,
+        range: (u64, u64),
+        is_first: &mut bool,
+        out: &mut R,
+    ) -> Result<u64, CommandError> {
+        let mut replay: Option<Replay> = None;
+        let mut is_begun = *is_first;
+        self.each_frame(segment, &mut |header, time_ms, bytes| {
+            let replay = replay.get_or_insert_with(|| {
+                let replay = Replay::new(header.start, header.db, range);
+                // Where one segment follows another the database is that of before.
+                if std::mem::take(&mut is_begun) { replay } else { replay.going_on() }
+            });
+            let taken = replay.take(time_ms, bytes, out).map_err(|error| match error {
+                ReplayError::NoCommand(error) => damaged(&error.to_string()),
+                ReplayError::Replayed(error) => error,
+            });
+            taken.map(|()| !replay.is_done())
+        })?;
+        *is_first = false;
+        match replay {
+            Some(replay) if replay.is_done() => Ok(replay.commands()),
+            _ => Err(damaged(&format!("the segment at {} ends before {}", segment.start, range.1))),
+        }
+    }
+
+    /// Position of the last command that came by a moment.
+    fn cut(
+        &self,
+        segments: &[Segment<'_>],
+        stretch: &Stretch,
+        moment: u64,
+    ) -> Result<u64, CommandError> {
+        if moment >= stretch.until {
+            return Ok(stretch.end);
+        }
+        let (mut low, mut high) = (0, segments.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.begun(&segments[middle])? <= moment { low = middle + 1 } else { high = middle }
+        }
+        let Some(segment) = low.checked_sub(1).map(|last| &segments[last]) else {
+            return Ok(stretch.start);
+        };
+        let mut scanner = None;
+        self.each_frame(segment, &mut |header, time_ms, bytes| {
+            let new = || CommandScanner::new(header.start, header.db);
+            let scanner = scanner.get_or_insert_with(new);
+            if time_ms > moment {
+                return Ok(false);
+            }
+            let scanned = scanner.take(bytes, &mut |_| {});
+            scanned.map(|()| true).map_err(|error| damaged(&error.to_string()))
+        })?;
+        let end = scanner.map_or(segment.start, |scanner| scanner.boundary());
+        Ok(end.min(stretch.end).max(stretch.start))
+    }
+
+    fn begun(&self, segment: &Segment<'_>) -> Result<u64, CommandError> {
+        let mut begun = None;
+        self.each_frame(segment, &mut |header, _, _| {
+            begun = Some(header.begun);
+            Ok(false)
+        })?;
+        begun.ok_or_else(|| damaged(&format!("the segment at {} is empty", segment.start)))
+    }
+
+    /// The segments of a stretch, in their order.
+    fn segments(&self, stretch: &Stretch) -> Result<Vec<Segment<'_>>, CommandError> {
+        let mut segments: Vec<Segment<'_>> = Vec::new();
+        let unreadable = |error| CommandError::classify(&error, &restore::DAMAGED);
+        for ((_, snapshot), facts) in &self.journals {
+            let ranges = facts.ranges.iter().filter(|range| {
+                (&range.line, range.session) == (&stretch.line, stretch.session)
+                    && range.start < stretch.end
+                    && range.end > stretch.start
+            });
+            let ranges: Vec<_> = ranges.collect();
+            let Some(root) = snapshot.roots.first().filter(|_| !ranges.is_empty()) else {
+                continue;
+            };
+            for entry in TreeReader::open(&self.reading.access, root).map_err(unreadable)? {
+                let (key, _) = entry.map_err(unreadable)?;
+                let Some(start) = start_of_name(&key.name, &stretch.line) else { continue };
+                let Some(range) = ranges.iter().find(|r| r.start <= start && start < r.end) else {
+                    continue;
+                };
+                let path = [b"/", snapshot.source.as_bytes(), b"/", &key.name].concat();
+                segments.push(Segment { snapshot, path, start, end: range.end });
+            }
+        }
+        // The same segment may be in two series, in the later one longer.
+        segments.sort_by_key(|one| (one.start, std::cmp::Reverse(one.end)));
+        segments.dedup_by_key(|one| one.start);
+        for number in 1..segments.len() {
+            let next = segments[number].start;
+            let before = &mut segments[number - 1];
+            before.end = before.end.min(next);
+        }
+        Ok(segments)
+    }
+
+    /// Gives the frames of a segment to `visit`, until that wants no more.
+    fn each_frame(&self, segment: &Segment<'_>, visit: &mut Visit<'_>) -> Result<(), CommandError> {
+        let mut frames = Frames { reader: SegmentReader::default(), visit, outcome: Ok(true) };
+        let Segment { snapshot, path, .. } = segment;
+        let read = cat(&self.reading.access, snapshot, path, &mut frames, 1, &Progress::default());
+        match (frames.outcome, read) {
+            (Err(error), _) => Err(error),
+            (Ok(false), _) => Ok(()),
+            (Ok(true), Err(error)) => Err(CommandError::classify(&error, &restore::DAMAGED)),
+            (Ok(true), Ok(_)) => frames.reader.finish().map_err(|error| segment_error(&error)),
+        }
+    }
+}
+
+/// Takes the bytes of a segment.
+struct Frames<'v> {
+    reader: SegmentReader,
+    visit: &'v mut Visit<'v>,
+    outcome: Result<bool, CommandError>,
+}
+
+impl Write for Frames<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let (mut frames, mut header) = (Vec::new(), self.reader.header().cloned());
+        let taken = self.reader.take(bytes, &mut |time, bytes| frames.push((time, bytes.to_vec())));
+        header = header.or_else(|| self.reader.header().cloned());
+        for (time, bytes) in frames {
+            if let (Ok(true), Some(header)) = (&self.outcome, &header) {
+                self.outcome = (self.visit)(header, time, &bytes);
+            }
+        }
+        if let (Ok(true), Err(error)) = (&self.outcome, taken) {
+            self.outcome = Err(segment_error(&error));
+        }
+        match self.outcome {
+            Ok(true) => Ok(bytes.len()),
+            _ => Err(std::io::Error::other("no more is wanted")),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn start_of_name(name: &[u8], line: &str) -> Option<u64> {
+    let rest = name.strip_prefix(line.as_bytes())?.strip_prefix(b"-")?;
+    std::str::from_utf8(rest).ok()?.parse().ok()
+}
+
+fn segment_error(error: &SegmentError) -> CommandError {
+    CommandError::classify(error, &redis::JOURNAL)
+}
+
+fn damaged(what: &str) -> CommandError {
+    CommandError::new(&redis::JOURNAL, format!("the journal is damaged: {what}"))
+}
+
+fn start_of(facts: &DumpFacts) -> Result<DumpStart, CommandError> {
+    let moment: jiff::Timestamp = facts.moment.parse().map_err(|error: jiff::Error| {
+        CommandError::new(&redis::JOURNAL, "a dump does not say when it was made").because(&error)
+    })?;
+    // Whoever names the second in which it was made means it too.
+    let moment = u64::try_from(moment.as_millisecond()).unwrap_or(0);
+    let position = facts.replid.clone().zip(facts.offset);
+    Ok(DumpStart { moment, position })
+}
+
+/// A time in milliseconds since 1970, as it is written.
+#[must_use]
+pub fn shown_ms(ms: u64) -> String {
+    let moment = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(|| ms.to_string(), format_rfc3339)
+}
+
+/// What a snapshot says about its Redis root, where it has one.
+///
+/// # Errors
+/// `HF-REDIS-012` where it cannot be understood.
+pub fn facts_of(snapshot: &Snapshot) -> Result<Option<RedisFacts>, CommandError> {
+    for facts in snapshot.roots.iter().filter_map(|root| root.facts.as_ref()) {
+        let decoded = RedisFacts::decode(facts).map_err(|error| {
+            let what = format!("what a snapshot of {} says cannot be read", snapshot.source);
+            CommandError::new(&redis::JOURNAL, what).because(&error)
+        })?;
+        if decoded.is_some() {
+            return Ok(decoded);
+        }
+    }
+    Ok(None)
+}

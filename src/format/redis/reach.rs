@@ -1,0 +1,293 @@
+//! Which moments of a server can be reached: from a dump, by the commands of the journal after it.
+//!
+//! Commands of one line join where a connection goes on at or before the end of the one before. A
+//! moment is known exactly only where commands came as they were executed.
+
+use std::collections::BTreeMap;
+
+use crate::format::redis::server_facts::{JournalFacts, JournalRange};
+
+/// What there is of the journals of a source.
+#[derive(Debug, Clone, Default)]
+pub struct Coverage {
+    lines: BTreeMap<String, Vec<JournalRange>>,
+}
+
+/// A dump as the beginning of a way. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpStart {
+    /// Nothing in it is younger.
+    pub moment: u64,
+    /// History and position that it is of, where the server said it.
+    pub position: Option<(String, u64)>,
+}
+
+/// Commands of one connection that lead on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The line.
+    pub line: String,
+    /// Number of the connection.
+    pub session: u64,
+    /// Position of the first byte.
+    pub start: u64,
+    /// Position after the last byte.
+    pub end: u64,
+    /// From this moment on moments are exact.
+    pub from: Option<u64>,
+    /// The last moment.
+    pub until: u64,
+}
+
+/// How a moment is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Place of the dump among those that were given.
+    pub dump: usize,
+    /// The commands after it; of the last stretch those up to the moment.
+    pub stretches: Vec<Stretch>,
+    /// The moment, or that of the last command.
+    pub moment: u64,
+}
+
+/// A moment that cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("nothing that is kept leads to this moment")]
+pub struct Unreached {
+    /// The nearest one before it that can.
+    pub before: Option<u64>,
+    /// The nearest one after it that can.
+    pub after: Option<u64>,
+}
+
+/// Between the end of one line and the first exact moment of the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Nothing of the line before is younger.
+    pub from: u64,
+    /// From here on the next line is exact; without it, it is nowhere yet.
+    pub to: Option<u64>,
+}
+
+impl Coverage {
+    /// Takes what a journal has.
+    pub fn add(&mut self, facts: &JournalFacts) {
+        for range in &facts.ranges {
+            let line = self.lines.entry(range.line.clone()).or_default();
+            line.push(range.clone());
+            line.sort_by_key(|range| (range.session, range.start, range.end));
+            let mut joined: Vec<JournalRange> = Vec::new();
+            for range in line.drain(..) {
+                match joined.last_mut() {
+                    Some(last) if last.session == range.session && range.start <= last.end => {
+                        let end = last.end.max(range.end);
+                        last.extend(&range);
+                        last.end = end;
+                    }
+                    _ => joined.push(range),
+                }
+            }
+            *line = joined;
+        }
+    }
+
+    /// Everything, line by line in the order of their times.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<&JournalRange> {
+        let mut lines: Vec<_> = self.lines.values().filter(|line| !line.is_empty()).collect();
+        lines.sort_by_key(|line| line[0].until);
+        lines.into_iter().flatten().collect()
+    }
+
+    /// The commands that follow a position.
+    #[must_use]
+    pub fn way(&self, replid: &str, offset: u64) -> Vec<Stretch> {
+        let is_at = |range: &&JournalRange| {
+            range.replid == replid && range.start <= offset && offset <= range.end
+        };
+        let lines = self.lines.values();
+        let ways = lines.filter_map(|line| {
+            let first = line.iter().position(|range| is_at(&range))?;
+            Some(follow(&line[first..], offset))
+        });
+        ways.max_by_key(|way| way.last().map(|last| last.until)).unwrap_or_default()
+    }
+
+    /// Where one line ends and the next does not lead on from it.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        let ranges = self.ranges();
+        let breaks =
+            ranges.windows(2).filter(|two| two[0].line != two[1].line || two[1].start > two[0].end);
+        breaks.map(|two| Gap { from: two[0].until, to: two[1].from }).collect()
+    }
+
+    /// All exact moments, as intervals in their order that do not touch.
+    #[must_use]
+    pub fn moments(&self, dumps: &[DumpStart]) -> Vec<(u64, u64)> {
+        let mut all: Vec<(u64, u64)> = Vec::new();
+        for dump in dumps {
+            all.push((dump.moment, dump.moment));
+            let way = dump.position.as_ref().map(|(replid, offset)| self.way(replid, *offset));
+            for stretch in way.into_iter().flatten() {
+                let from = stretch.from.map(|from| from.max(dump.moment));
+                all.extend(from.filter(|from| *from <= stretch.until).map(|f| (f, stretch.until)));
+            }
+        }
+        all.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::new();
+        for (from, until) in all {
+            match joined.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(until),
+                _ => joined.push((from, until)),
+            }
+        }
+        joined
+    }
+
+    /// The shortest way to a moment; to the newest one without one.
+    ///
+    /// # Errors
+    /// [`Unreached`].
+    pub fn plan(&self, dumps: &[DumpStart], moment: Option<u64>) -> Result<Plan, Unreached> {
+        let Some(moment) = moment.or_else(|| Some(self.moments(dumps).last()?.1)) else {
+            return Err(Unreached { before: None, after: None });
+        };
+        let mut order: Vec<usize> = (0..dumps.len()).collect();
+        order.sort_by_key(|index| std::cmp::Reverse((dumps[*index].moment, *index)));
+        for dump in order {
+            let start = &dumps[dump];
+            if start.moment == moment {
+                return Ok(Plan { dump, stretches: Vec::new(), moment });
+            }
+            if start.moment > moment {
+                continue;
+            }
+            let Some((replid, offset)) = &start.position else { continue };
+            let way = self.way(replid, *offset);
+            let is_in = |stretch: &Stretch| {
+                stretch.from.is_some_and(|from| from <= moment) && moment <= stretch.until
+            };
+            if let Some(last) = way.iter().position(is_in) {
+                return Ok(Plan { dump, stretches: way[..=last].to_vec(), moment });
+            }
+        }
+        let moments = self.moments(dumps);
+        Err(Unreached {
+            before: moments.iter().map(|(_, until)| *until).filter(|at| *at < moment).max(),
+            after: moments.iter().map(|(from, _)| *from).filter(|at| *at > moment).min(),
+        })
+    }
+}
+
+/// The commands from `offset` on, which lies in the first range.
+fn follow(line: &[JournalRange], offset: u64) -> Vec<Stretch> {
+    let mut way = Vec::new();
+    let mut at = offset;
+    for range in line {
+        if range.start > at && !way.is_empty() {
+            break;
+        }
+        if range.end < at || range.start > at {
+            continue;
+        }
+        way.push(Stretch {
+            line: range.line.clone(),
+            session: range.session,
+            start: at,
+            end: range.end,
+            from: range.from,
+            until: range.until,
+        });
+        at = range.end;
+    }
+    way
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(
+        line: &str,
+        session: u64,
+        bytes: (u64, u64),
+        times: (Option<u64>, u64),
+    ) -> JournalRange {
+        let replid = if session < 2 { "r1" } else { "r2" };
+        JournalRange {
+            line: line.into(),
+            session,
+            replid: replid.into(),
+            start: bytes.0,
+            end: bytes.1,
+            from: times.0,
+            until: times.1,
+        }
+    }
+
+    fn coverage(ranges: &[JournalRange]) -> Coverage {
+        let mut coverage = Coverage::default();
+        for range in ranges {
+            coverage.add(&JournalFacts { series: "s".into(), ranges: vec![range.clone()] });
+        }
+        coverage
+    }
+
+    fn dump(moment: u64, replid: &str, offset: u64) -> DumpStart {
+        DumpStart { moment, position: Some((replid.into(), offset)) }
+    }
+
+    /// A line of three connections, the second of which came late, and one after a gap.
+    fn journal() -> Coverage {
+        coverage(&[
+            range("a", 0, (100, 150), (Some(1005), 1050)),
+            range("a", 1, (180, 300), (Some(1200), 1300)),
+            range("a", 0, (150, 200), (Some(1050), 1100)),
+            range("a", 2, (300, 400), (None, 1450)),
+            range("b", 0, (70, 90), (Some(2010), 2100)),
+        ])
+    }
+
+    #[test]
+    fn ways_lead_over_connections_and_failovers() {
+        let way = journal().way("r1", 120);
+        let shown: Vec<_> = way.iter().map(|s| (s.session, s.start, s.end, s.from)).collect();
+        let expected = [(0, 120, 200, Some(1005)), (1, 200, 300, Some(1200)), (2, 300, 400, None)];
+        assert_eq!(shown, expected);
+        assert_eq!(journal().way("r2", 350).len(), 1);
+        assert!(journal().way("r2", 120).is_empty() && journal().way("r1", 99).is_empty());
+        assert_eq!(journal().gaps(), [Gap { from: 1450, to: Some(2010) }]);
+        let lost = coverage(&[
+            range("a", 0, (0, 10), (Some(1), 2)),
+            range("a", 0, (20, 30), (Some(3), 4)),
+        ]);
+        assert_eq!(lost.way("r1", 5).len(), 1);
+        assert_eq!(lost.gaps(), [Gap { from: 2, to: Some(3) }]);
+    }
+
+    #[test]
+    fn a_moment_is_reached_from_the_nearest_dump_or_not_at_all() {
+        let journal = journal();
+        let dumps = [dump(1000, "r1", 100), dump(1080, "r1", 190), dump(2000, "r1", 70)];
+        let plan = |moment| journal.plan(&dumps, moment).map(|p| (p.dump, p.stretches.len()));
+        assert_eq!(plan(Some(1000)), Ok((0, 0)));
+        assert_eq!(plan(Some(1005)), Ok((0, 1)));
+        assert_eq!(plan(Some(1090)), Ok((1, 1)));
+        assert_eq!(plan(Some(1250)), Ok((1, 2)));
+        assert_eq!(plan(Some(2050)), Ok((2, 1)));
+        assert_eq!(plan(None), Ok((2, 1)));
+        let unreached = |before, after| Err(Unreached { before, after });
+        assert_eq!(plan(Some(999)), unreached(None, Some(1000)));
+        assert_eq!(plan(Some(1003)), unreached(Some(1000), Some(1005)));
+        assert_eq!(plan(Some(1150)), unreached(Some(1100), Some(1200)));
+        assert_eq!(plan(Some(1400)), unreached(Some(1300), Some(2000)));
+        assert_eq!(plan(Some(2200)), unreached(Some(2100), None));
+        let intervals = [(1000, 1000), (1005, 1100), (1200, 1300), (2000, 2000), (2010, 2100)];
+        assert_eq!(journal.moments(&dumps), intervals);
+        let nothing = Coverage::default();
+        assert!(nothing.plan(&[], None).is_err());
+        let alone = [DumpStart { moment: 5, position: None }];
+        assert_eq!(nothing.plan(&alone, None).unwrap().dump, 0);
+    }
+}
