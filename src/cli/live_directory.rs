@@ -300,7 +300,7 @@ impl Prepared {
         }
         let histories = archive.facts().flat_map(|facts| facts.histories.clone());
         let histories = histories.filter(|(timeline, _)| *timeline <= plan.reach.timeline);
-        let recovery = recovery_of(&plan, plan.point.clone(), &archive, options.point);
+        let recovery = recovery_of(&base.facts, &plan, plan.point.clone(), &archive, options.point);
         Ok(Self {
             root: root_path(base).into_bytes(),
             facts: base.facts.clone(),

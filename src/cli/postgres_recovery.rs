@@ -255,17 +255,23 @@ pub fn settled_point(
 /// How the server is to recover; nothing where the base stands for itself.
 #[must_use]
 pub fn recovery_of(
+    base: &BaseFacts,
     plan: &RecoveryPlan,
     point: Point,
     archive: &WalArchive<'_>,
     args: &PointArgs,
 ) -> Option<Recovery> {
     let has_log = archive.facts().next().is_some() && !plan.reach.ranges.is_empty();
-    if !has_log && matches!(point, Point::Latest | Point::Immediate) {
+    if !has_log && point == Point::Latest {
         return None;
     }
-    let action = args.then.unwrap_or_default().name();
-    Some(Recovery { point, timeline: plan.reach.timeline, restore_command: None, action })
+    Some(Recovery {
+        point,
+        timeline: plan.reach.timeline,
+        restore_command: None,
+        action: args.then.unwrap_or_default().name(),
+        major: base.cluster.major(),
+    })
 }
 
 /// The original's configuration may lead a server away from the folder that it is started on.

@@ -75,7 +75,7 @@ pub fn run(
     }
     let segments = write_log(&archive, &directory, base, &plan)?;
     let point = settled_point(&directory, base.facts.cluster.segments(), &plan)?;
-    let recovery = recovery_of(&plan, point, &archive, &args.postgres.point);
+    let recovery = recovery_of(&base.facts, &plan, point, &archive, &args.postgres.point);
     let is_configured = finish(&directory, base, recovery.as_ref(), &mapping, args)?;
     let control = control_bytes(reading, base)?;
     directory.write_control(control).map_err(|error| directory_error(&error))?;
