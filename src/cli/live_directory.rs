@@ -278,7 +278,7 @@ impl Prepared {
         }
         let system = bases.first().map(|base| &*base.facts.cluster.system);
         let archive = WalArchive::read(reading, context, &wal_source(source), system)?;
-        let plan = plan(&bases, &archive, options.point, context, source)?;
+        let plan = plan(&bases, &archive, options.point, reading, context, source)?;
         let base: &Base<'_> = &bases[plan.base];
         say_what_comes(context, base, &plan);
         warn_of_libraries(context, &base.facts);

@@ -53,7 +53,7 @@ pub fn run(
     }
     let system = bases.first().map(|base| &*base.facts.cluster.system);
     let archive = WalArchive::read(reading, context, &wal_source(source), system)?;
-    let plan = plan(&bases, &archive, &args.postgres.point, context, source)?;
+    let plan = plan(&bases, &archive, &args.postgres.point, reading, context, source)?;
     let base = &bases[plan.base];
     let mapping = mapping(args, &base.facts)?;
     let directory = DataDirectory::new(target);
