@@ -278,7 +278,7 @@ impl Prepared {
         }
         let system = bases.first().map(|base| &*base.facts.cluster.system);
         let archive = WalArchive::read(reading, context, &wal_source(source), system)?;
-        let plan = plan(&bases, &archive, options.point, context, source)?;
+        let plan = plan(&bases, &archive, options.point, reading, context, source)?;
         let base: &Base<'_> = &bases[plan.base];
         say_what_comes(context, base, &plan);
         warn_of_libraries(context, &base.facts);
@@ -300,7 +300,7 @@ impl Prepared {
         }
         let histories = archive.facts().flat_map(|facts| facts.histories.clone());
         let histories = histories.filter(|(timeline, _)| *timeline <= plan.reach.timeline);
-        let recovery = recovery_of(&plan, plan.point.clone(), &archive, options.point);
+        let recovery = recovery_of(&base.facts, &plan, plan.point.clone(), &archive, options.point);
         Ok(Self {
             root: root_path(base).into_bytes(),
             facts: base.facts.clone(),

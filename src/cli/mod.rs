@@ -32,6 +32,7 @@ pub mod live_directory;
 #[cfg(feature = "mount")]
 pub mod live_server;
 pub mod log;
+pub mod log_search;
 pub mod maintaining;
 #[cfg(any(feature = "mount", feature = "webdav"))]
 pub mod mounting;

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{postgres, restore as explain_restore};
+use crate::cli::log_search::{LogSearch, place_of, shown};
 use crate::cli::maintaining::short;
 use crate::cli::postgres_bases::Base;
 use crate::cli::reading::Reading;
@@ -12,7 +13,7 @@ use crate::cli::wal_archive::WalArchive;
 use crate::format::postgres::facts::{BaseFacts, WalFacts};
 use crate::format::postgres::lsn::{Lsn, Timeline};
 use crate::format::postgres::segment::{Segment, SegmentBytes};
-use crate::format::postgres::wal_records::TransactionEnds;
+use crate::format::postgres::wal_records::{Mark, MarkKind, WalRecords};
 use crate::progress::Progress;
 use crate::restore::cat::cat;
 use crate::restore::postgres::directory::{DataDirectory, DirectoryError};
@@ -28,10 +29,10 @@ pub struct PointArgs {
     /// Recover up to this position in the log
     #[arg(long, value_name = "LSN", group = "point")]
     pub to_lsn: Option<Lsn>,
-    /// Recover up to this transaction
+    /// Recover up to the end of this transaction
     #[arg(long, value_name = "XID", group = "point")]
     pub to_xid: Option<u64>,
-    /// Recover up to the restore point of this name
+    /// Recover up to the restore point of this name, the last one where there are several
     #[arg(long, value_name = "NAME", group = "point")]
     pub to_name: Option<String>,
     /// Recover to the end of the log, or only until the base backup is consistent
@@ -112,10 +113,16 @@ pub fn plan(
     bases: &[Base<'_>],
     archive: &WalArchive<'_>,
     args: &PointArgs,
+    reading: &Reading,
     context: &Context,
     source: &str,
 ) -> Result<RecoveryPlan, CommandError> {
     let point = point(args, context)?;
+    if matches!(point, Point::Transaction(_) | Point::Name(_)) {
+        let found =
+            LogSearch::new(reading, archive, bases, point).plan(args.timeline.map(Timeline));
+        return found.map_err(|error| error.hint(format!("holdfast pg status {source}")));
+    }
     let facts: Vec<BaseFacts> = bases.iter().map(|base| base.facts.clone()).collect();
     let log: Vec<&WalFacts> = archive.facts().collect();
     let timeline = args.timeline.map(Timeline);
@@ -159,13 +166,13 @@ pub fn point(args: &PointArgs, context: &Context) -> Result<Point, CommandError>
 /// Says from what to where.
 pub fn say_what_comes(context: &Context, base: &Base<'_>, plan: &RecoveryPlan) {
     let BaseFacts { timeline, stop, stop_time, .. } = &base.facts;
-    let until = match &plan.point {
-        Point::Latest => format!("{} on timeline {}", plan.reach.end, plan.reach.timeline),
-        Point::Immediate => "its own end".to_owned(),
-        Point::Time(time) => time.to_string(),
-        Point::Lsn(lsn) => lsn.to_string(),
-        Point::Transaction(number) => format!("transaction {number}"),
-        Point::Name(name) => format!("the restore point {name}"),
+    let until = match (&plan.point, &plan.mark) {
+        (Point::Latest, _) => format!("{} on timeline {}", plan.reach.end, plan.reach.timeline),
+        (point, None) => shown(point),
+        (point @ Point::Lsn(_), Some(mark)) => {
+            format!("{} ({}), the last of several", shown(point), place_of(mark))
+        }
+        (point, Some(mark)) => format!("{} ({})", shown(point), place_of(mark)),
     };
     context.output.note(&format!(
         "From base backup {} ({stop_time}, {stop} on timeline {timeline}) to {until}",
@@ -239,10 +246,14 @@ pub fn settled_point(
     for name in names.iter().rev() {
         let segment = read(name)?;
         let mut newest = None;
-        let mut visit = |end: i64| newest = newest.max(Some(end));
-        let mut ends = TransactionEnds::default();
-        ends.take(&segment, false, &mut visit);
-        ends.take(&next, true, &mut visit);
+        let mut visit = |mark: Mark| {
+            if matches!(mark.kind, MarkKind::TransactionEnd(_)) {
+                newest = newest.max(Some(mark.microseconds));
+            }
+        };
+        let mut records = WalRecords::default();
+        records.take(&segment, false, &mut visit);
+        records.take(&next, true, &mut visit);
         match newest {
             Some(newest) if newest > time.as_microsecond() => return Ok(plan.point.clone()),
             Some(_) => break,
@@ -255,17 +266,23 @@ pub fn settled_point(
 /// How the server is to recover; nothing where the base stands for itself.
 #[must_use]
 pub fn recovery_of(
+    base: &BaseFacts,
     plan: &RecoveryPlan,
     point: Point,
     archive: &WalArchive<'_>,
     args: &PointArgs,
 ) -> Option<Recovery> {
     let has_log = archive.facts().next().is_some() && !plan.reach.ranges.is_empty();
-    if !has_log && matches!(point, Point::Latest | Point::Immediate) {
+    if !has_log && point == Point::Latest {
         return None;
     }
-    let action = args.then.unwrap_or_default().name();
-    Some(Recovery { point, timeline: plan.reach.timeline, restore_command: None, action })
+    Some(Recovery {
+        point,
+        timeline: plan.reach.timeline,
+        restore_command: None,
+        action: args.then.unwrap_or_default().name(),
+        major: base.cluster.major(),
+    })
 }
 
 /// The original's configuration may lead a server away from the folder that it is started on.

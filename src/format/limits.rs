@@ -63,6 +63,8 @@ limits! {
     WINDOW_LOG_MAX: 23;
     /// Largest statement about itself that the root of a snapshot carries, as JSON.
     FACTS_BYTES_MAX: 1024 * 1024;
+    /// As much as is kept of one record of a PostgreSQL log, to tell which transaction it ends.
+    WAL_RECORD_KEPT_BYTES_MAX: 1024 * 1024;
     /// Largest history of a PostgreSQL timeline.
     TIMELINE_HISTORY_BYTES_MAX: 1024 * 1024;
     /// Largest line at the beginning of a segment of a Redis journal.

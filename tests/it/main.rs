@@ -42,6 +42,7 @@ mod postgres_server;
 mod postgres_standby;
 mod postgres_start;
 mod postgres_stream;
+mod postgres_targets;
 mod postgres_tls;
 mod postgres_tour;
 mod postgres_wal;

@@ -4,7 +4,7 @@
 //! Runs where the system lets us mount, as the tests of `mount.rs` do.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -166,6 +166,10 @@ fn a_server_answers_on_the_backup_at_any_moment_and_leaves_nothing() {
                 place.display()
             ),
         );
+        // Of an earlier recovery: to be passed over.
+        let configuration = server.data_dir().join("postgresql.conf");
+        let mut configuration = fs::File::options().append(true).open(configuration).unwrap();
+        configuration.write_all(b"recovery_target_xid = '3'\n").unwrap();
         archive.base(&server);
         let moment = server.sql("postgres", "SELECT pg_current_wal_insert_lsn()");
         server.sql("postgres", "DELETE FROM rows; DROP TABLE apart");

@@ -53,7 +53,7 @@ pub fn run(
     }
     let system = bases.first().map(|base| &*base.facts.cluster.system);
     let archive = WalArchive::read(reading, context, &wal_source(source), system)?;
-    let plan = plan(&bases, &archive, &args.postgres.point, context, source)?;
+    let plan = plan(&bases, &archive, &args.postgres.point, reading, context, source)?;
     let base = &bases[plan.base];
     let mapping = mapping(args, &base.facts)?;
     let directory = DataDirectory::new(target);
@@ -75,7 +75,7 @@ pub fn run(
     }
     let segments = write_log(&archive, &directory, base, &plan)?;
     let point = settled_point(&directory, base.facts.cluster.segments(), &plan)?;
-    let recovery = recovery_of(&plan, point, &archive, &args.postgres.point);
+    let recovery = recovery_of(&base.facts, &plan, point, &archive, &args.postgres.point);
     let is_configured = finish(&directory, base, recovery.as_ref(), &mapping, args)?;
     let control = control_bytes(reading, base)?;
     directory.write_control(control).map_err(|error| directory_error(&error))?;

@@ -59,7 +59,8 @@ What to do: archive_command = 'holdfast pg wal-push %p', restore_command = 'hold
 What to do: holdfast snapshots lists what there is.";
     UNREACHABLE_POINT: "HF-PG-011", Failed, "that point in time cannot be reached",
 "No kept base backup ends before it with all of the log from there on, or the log that was saved
-ends before it. Nothing was written.
+ends before it. A transaction or a restore point must be in that log: parts of a transaction have no
+end of their own, and what another timeline has needs --timeline. Nothing was written.
 
 What to do: holdfast pg status NAME shows what can be reached.";
     TABLESPACES: "HF-PG-012", Usage, "tablespaces need a place",

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::format::postgres::coverage::{Coverage, Reach};
 use crate::format::postgres::facts::{BaseFacts, WalFacts};
 use crate::format::postgres::lsn::{Lsn, Timeline};
+use crate::format::postgres::wal_records::{Mark, MarkKind};
 
 /// Where a recovery is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,10 @@ pub struct RecoveryPlan {
     pub base: usize,
     /// What of the log is needed, and how far it leads.
     pub reach: Reach,
-    /// Nothing in the log lies after the point: the end of the log is the point.
+    /// The point as the server is to be told it.
     pub point: Point,
+    /// The record that it is, where one was asked for.
+    pub mark: Option<Mark>,
 }
 
 /// Why a point cannot be reached.
@@ -63,7 +66,50 @@ pub enum PlanError {
     },
 }
 
-/// Plans the recovery. `bases` are in the order of their ends; `log` is what snapshots of the log
+impl Point {
+    /// Whether it is that record. Numbers of transactions come again after 2^32, and the server
+    /// compares so much of them.
+    #[must_use]
+    pub fn is_mark(&self, kind: &MarkKind) -> bool {
+        match (self, kind) {
+            (Self::Transaction(sought), MarkKind::TransactionEnd(number)) => {
+                number.is_some_and(|number| u64::from(number) == *sought & u64::from(u32::MAX))
+            }
+            (Self::Name(sought), MarkKind::RestorePoint(name)) => sought == name,
+            _ => false,
+        }
+    }
+}
+
+/// Base backups that lead to the timeline, else to the newest that each can get to, and how far;
+/// the newest first.
+pub fn ways(
+    bases: &[BaseFacts],
+    coverage: &Coverage,
+    timeline: Option<Timeline>,
+) -> impl Iterator<Item = (usize, Reach)> {
+    bases.iter().enumerate().rev().filter_map(move |(number, base)| {
+        let reach = coverage.reach(base, timeline)?;
+        timeline.is_none_or(|timeline| timeline == reach.timeline).then_some((number, reach))
+    })
+}
+
+/// The point as the server is to be told it, and the record that it is. `marks` are those on the
+/// way from the base that could be meant, in the order of the log.
+///
+/// Of several the last is meant; the server would take the first. `None` where there is none after
+/// the base is consistent.
+#[must_use]
+pub fn point_of_marks(base: &BaseFacts, marks: &[&Mark], point: &Point) -> Option<(Point, Mark)> {
+    let last = *marks.last().filter(|mark| mark.start >= base.stop)?;
+    let first = marks.iter().find(|mark| mark.start >= base.start)?;
+    let is_first = first.start == last.start;
+    // The server ends after the record that begins there.
+    let point = if is_first { point.clone() } else { Point::Lsn(last.start) };
+    Some((point, last.clone()))
+}
+
+/// Plans the recovery, but for records, which have to be looked for: [`point_of_marks`]. `bases` are in the order of their ends; `log` is what snapshots of the log
 /// say.
 ///
 /// # Errors
@@ -93,13 +139,15 @@ pub fn plan_recovery(
         let Some(reach) = coverage.reach(base, timeline) else { continue };
         if point == Point::Immediate {
             let reach = Reach { timeline: base.timeline, end: base.stop, ranges: Vec::new() };
-            return Ok(RecoveryPlan { base: number, reach, point });
+            return Ok(RecoveryPlan { base: number, reach, point, mark: None });
         }
         if timeline.is_some_and(|timeline| timeline != reach.timeline) {
             continue;
         }
         match end_of(&point, base, &reach, log) {
-            Ok(point) => return Ok(RecoveryPlan { base: number, reach, point }),
+            Ok(point) => {
+                return Ok(RecoveryPlan { base: number, reach, point, mark: None });
+            }
             Err(error) => drop(nearest.get_or_insert(error)),
         }
     }
@@ -217,6 +265,34 @@ mod tests {
         assert_eq!(plan(&bases, &log, Point::Latest), Ok((2, 12)));
         assert_eq!(plan(&bases, &log, Point::Lsn(Lsn(7 * MIB))), Ok((1, 12)));
         assert_eq!(plan(&bases, &log, Point::Immediate), Ok((2, 9)));
+    }
+
+    #[test]
+    fn of_several_records_the_last_is_told_the_server_by_its_position() {
+        let base = base(5000, 10);
+        let at = |start: u64| Mark {
+            start: Lsn(start),
+            microseconds: 0,
+            kind: MarkKind::RestorePoint("x".into()),
+        };
+        let name = Point::Name("x".into());
+        let told = |starts: &[u64]| {
+            let marks: Vec<Mark> = starts.iter().map(|start| at(*start)).collect();
+            let marks: Vec<&Mark> = marks.iter().collect();
+            point_of_marks(&base, &marks, &name).map(|(point, mark)| (point, mark.start.0))
+        };
+        assert_eq!(told(&[]), None);
+        // The base begins at 4990 and is consistent from 5000 on.
+        assert_eq!(told(&[4995]), None);
+        assert_eq!(told(&[5000]), Some((name.clone(), 5000)));
+        assert_eq!(told(&[4000, 5008]), Some((name.clone(), 5008)));
+        assert_eq!(told(&[4995, 5008]), Some((Point::Lsn(Lsn(5008)), 5008)));
+        assert_eq!(told(&[5000, 5008]), Some((Point::Lsn(Lsn(5008)), 5008)));
+        let ended = |number| MarkKind::TransactionEnd(Some(number));
+        assert!(Point::Transaction(7 + (3 << 32)).is_mark(&ended(7)));
+        assert!(!Point::Transaction(8).is_mark(&ended(7)));
+        assert!(!Point::Transaction(7).is_mark(&MarkKind::TransactionEnd(None)));
+        assert!(!name.is_mark(&ended(7)));
     }
 
     #[test]

@@ -1,4 +1,10 @@
 //! The lines of `postgresql.auto.conf` that make a server recover.
+//!
+//! Of several lines for one setting the server takes the last, and those of this file come after
+//! `postgresql.conf` and all that it includes, wherever that lies. So each setting that could lead
+//! elsewhere is given here. Targets are settings of different names: the server refuses to start
+//! with two of them, and up to version 18 also with an empty one that comes after another, so the
+//! empty ones come first.
 
 use crate::format::postgres::lsn::Timeline;
 use crate::restore::postgres::plan::Point;
@@ -14,16 +20,31 @@ pub struct Recovery {
     pub restore_command: Option<String>,
     /// What the server does when it is there: `promote`, `pause`, `shutdown`.
     pub action: &'static str,
+    /// Major version of the server.
+    pub major: u32,
 }
 
 /// Settings that say how to recover; those of the backup must not stay.
-const OWN: [&str; 5] = [
+const OWN: [&str; 8] = [
     "recovery_target",
+    "recovery_min_apply_delay",
     "restore_command",
     "recovery_end_command",
     "archive_cleanup_command",
     "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
 ];
+/// Ways to say where recovery ends; the server takes one of them.
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_time",
+    "recovery_target_lsn",
+    "recovery_target_xid",
+    "recovery_target_name",
+];
+/// The last major version with `promote_trigger_file`.
+const TRIGGER_FILE_LAST: u32 = 15;
 
 /// The new content of `postgresql.auto.conf`.
 ///
@@ -48,19 +69,41 @@ pub fn auto_conf(before: &str, recovery: Option<&Recovery>, keeps_archiving: boo
         // Nor take from a publisher what the original's subscriptions are to get.
         set("max_logical_replication_workers", "0");
     }
+    let target = recovery.and_then(|recovery| target(&recovery.point));
+    for name in TARGETS {
+        if target.as_ref().is_none_or(|(own, _)| *own != name) {
+            set(name, "");
+        }
+    }
     if let Some(recovery) = recovery {
-        // All of the log is in pg_wal, where the server looks when the command has nothing.
-        set("restore_command", recovery.restore_command.as_deref().unwrap_or("false"));
-        // These may stand in postgresql.conf, and would reach into the archive of the original.
-        set("archive_cleanup_command", "");
-        set("recovery_end_command", "");
+        neutral(recovery, &mut set);
         set("recovery_target_timeline", &recovery.timeline.to_string());
-        if let Some((name, value)) = target(&recovery.point) {
+        if let Some((name, value)) = target {
             set(name, &value);
+            set("recovery_target_inclusive", "on");
             set("recovery_target_action", recovery.action);
+        }
+        if recovery.action == "pause" {
+            // Without it the server ends instead of waiting for questions.
+            set("hot_standby", "on");
         }
     }
     text
+}
+
+/// What would make the server run commands of the original, ask the original for its log, wait, or
+/// end recovery early.
+fn neutral(recovery: &Recovery, set: &mut dyn FnMut(&str, &str)) {
+    // All of the log is in pg_wal, where the server looks when the command has nothing.
+    set("restore_command", recovery.restore_command.as_deref().unwrap_or("false"));
+    set("archive_cleanup_command", "");
+    set("recovery_end_command", "");
+    set("primary_conninfo", "");
+    set("primary_slot_name", "");
+    set("recovery_min_apply_delay", "0");
+    if recovery.major <= TRIGGER_FILE_LAST {
+        set("promote_trigger_file", "");
+    }
 }
 
 fn target(point: &Point) -> Option<(&'static str, String)> {
@@ -89,17 +132,28 @@ mod tests {
             timeline: Timeline(2),
             restore_command: Some("it's".to_owned()),
             action: "promote",
+            major: 15,
         };
         let after = auto_conf(before, Some(&recovery), false);
         let expected = "# auto\nwork_mem = '8MB'\narchive_mode = 'off'\n\
-                        max_logical_replication_workers = '0'\n\
+                        max_logical_replication_workers = '0'\nrecovery_target = ''\n\
+                        recovery_target_lsn = ''\nrecovery_target_xid = ''\n\
+                        recovery_target_name = ''\n\
                         restore_command = 'it''s'\narchive_cleanup_command = ''\n\
-                        recovery_end_command = ''\nrecovery_target_timeline = '2'\n\
+                        recovery_end_command = ''\nprimary_conninfo = ''\n\
+                        primary_slot_name = ''\nrecovery_min_apply_delay = '0'\n\
+                        promote_trigger_file = ''\nrecovery_target_timeline = '2'\n\
                         recovery_target_time = '2026-11-23 01:30:00.5+00'\n\
+                        recovery_target_inclusive = 'on'\n\
                         recovery_target_action = 'promote'\n";
         assert_eq!(after, expected);
-        assert_eq!(auto_conf("a = 1", None, true), "a = 1\n");
-        let latest = Recovery { point: Point::Latest, ..recovery };
-        assert!(!auto_conf("", Some(&latest), true).contains("recovery_target_action"));
+        let alone = auto_conf("a = 1", None, true);
+        assert!(alone.starts_with("a = 1\nrecovery_target = ''\n"), "{alone}");
+        assert_eq!(alone.lines().count(), 1 + TARGETS.len());
+        let latest = Recovery { point: Point::Latest, action: "pause", major: 16, ..recovery };
+        let latest = auto_conf("", Some(&latest), true);
+        assert!(!latest.contains("recovery_target_action"), "{latest}");
+        assert!(!latest.contains("promote_trigger_file"), "{latest}");
+        assert!(latest.ends_with("hot_standby = 'on'\n"), "{latest}");
     }
 }
