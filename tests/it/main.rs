@@ -47,6 +47,7 @@ mod postgres_tour;
 mod postgres_wal;
 mod program;
 mod prune;
+mod redis_aof;
 mod redis_dump;
 mod redis_records;
 mod redis_server;

@@ -95,6 +95,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         let keys = facts.lock().unwrap_or_else(PoisonError::into_inner).keys_count();
         cli_redis::remember(context, &state, server, Some(keys));
     }
+    redis_files::report_left_out(context, &summary);
     if summary.is_partial {
         let id = source::UNREADABLE.id;
         context.output.warning(&format!("some items could not be read and are missing ({id})"));
@@ -230,6 +231,9 @@ fn open_roots(
     if let Some((name, file)) = &sources.redis_rdb {
         roots.push(redis_files::file_root(name, file)?);
     }
+    if let Some((name, folder)) = &sources.redis_aof {
+        roots.extend(redis_files::aof_roots(name, folder)?);
+    }
     for (name, argv) in &sources.commands {
         let (argv, variables) = (argv.clone(), variables.clone());
         let open = move || {
@@ -305,8 +309,10 @@ pub fn backup_error(error: BackupError) -> CommandError {
             let what = format!("the command for {name} cannot be started; no snapshot was saved");
             CommandError::new(&source::COMMAND_MISSING, what).because(cause)
         }
-        SourceError::Redis(_) => CommandError::classify(cause, &redis::SERVER)
-            .because_text(&format!("no snapshot of {name} was saved")),
+        SourceError::Redis(_) | SourceError::Aof(_) => {
+            CommandError::classify(cause, &redis::SERVER)
+                .because_text(&format!("no snapshot of {name} was saved"))
+        }
         _ => {
             let what = format!("reading {name} failed; no snapshot was saved");
             CommandError::new(&source::STDIN, what).because(cause)

@@ -52,4 +52,28 @@ a server looks like that began with an empty append-only file. The snapshot is k
 retention removes it or the one before it.
 
 What to do: look at the server. If it is meant, nothing; holdfast forget ID removes either.";
+    NO_AOF: "HF-REDIS-020", SourceFailed, "there is no append-only file here",
+"A source of --redis-aof is the folder of an append-only file (appendonlydir, with a list *.manifest
+and the files that it names), a single file of a server before 7 (appendonly.aof), or the folder of
+a server (dir) that has one of both. There is none, there are several, or it cannot be read.
+
+What to do: name the folder itself; CONFIG GET dir, CONFIG GET appenddirname say where it is. Run as
+a user that may read it.";
+    AOF_DAMAGED: "HF-REDIS-021", SourceFailed, "the append-only file is damaged",
+"Its list of files cannot be read, names a file that is not there, or a file has bytes that are no
+commands. No server would start from it. Nothing was saved.
+
+What to do: redis-check-aof on the list of the files says where. While the server runs, its data are
+whole in memory: holdfast backup --redis saves them, and BGREWRITEAOF writes the files anew.";
+    AOF_RESTLESS: "HF-REDIS-022", SourceFailed, "the append-only file does not hold still",
+"Each time that its files were opened the server had put others in their place. Nothing was saved.
+
+What to do: look at why it rewrites them again and again (auto-aof-rewrite-percentage, the log of the
+server); then run it again.";
+    AOF_TAIL: "HF-REDIS-023", Findings, "the end of the append-only file is left out",
+"The last file ends within a command or a transaction. Where the server runs it was writing that
+just then; where it does not, it was interrupted there. What is saved ends with the last whole
+command, so that a server starts from it as it is.
+
+What to do: nothing. What was left out is what a server leaves out, too.";
 }

@@ -5,6 +5,7 @@
 //! nothing can make a primary of us.
 
 pub mod address;
+pub mod aof;
 pub mod connection;
 pub mod dump_check;
 pub mod error;
