@@ -28,6 +28,7 @@ pub mod postgres_dump;
 pub mod postgres_wal;
 pub mod previous_files;
 pub mod redis_aof;
+pub mod redis_cluster;
 pub mod redis_dump;
 pub mod run;
 pub mod sequencer;

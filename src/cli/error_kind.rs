@@ -118,6 +118,8 @@ fn redis_kind(error: &RedisError) -> &'static Explanation {
             Some("ERR") if is_about_login(error) => &redis::LOGIN,
             _ => &redis::SERVER,
         },
+        RedisError::Sentinel { .. } => &redis::SENTINEL,
+        RedisError::Cluster { .. } => &redis::CLUSTER,
         RedisError::NotReady { .. } => &redis::NOT_READY,
         RedisError::Dump { .. } => &redis::DUMP,
         RedisError::Spool { .. } => &redis::SPOOL,

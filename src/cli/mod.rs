@@ -46,6 +46,7 @@ pub mod private_file;
 pub mod progress;
 pub mod reading;
 pub mod redis;
+pub mod redis_cluster;
 pub mod redis_files;
 pub mod replicas;
 pub mod secret_file;

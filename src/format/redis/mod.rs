@@ -7,6 +7,7 @@ pub mod aof_facts;
 pub mod aof_log;
 pub mod aof_manifest;
 pub mod bits;
+pub mod cluster_view;
 pub mod column;
 pub mod command_stream;
 pub mod crc64;
