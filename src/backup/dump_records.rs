@@ -76,10 +76,21 @@ pub enum DumpError {
 /// What is known of a dump beside the dump itself; asked for when it was read.
 pub type FactsOf = Box<dyn Fn() -> Facts + Send>;
 
+/// What may stand behind a dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing that is known.
+    Nothing,
+    /// Commands, as in an append-only file of old.
+    Commands,
+}
+
 /// A dump that comes as a stream.
 pub struct RedisRecords {
     root: String,
     name: String,
+    path: String,
+    behind: Behind,
     open: Option<OpenStream>,
     facts: FactsOf,
     previous: Option<PreviousFiles>,
@@ -91,9 +102,30 @@ impl RedisRecords {
     /// The root of that name (`redis:cache`), whose file is called `name`.
     #[must_use]
     pub fn new(root: String, name: String, open: OpenStream, facts: FactsOf) -> Self {
-        let (previous, records) = (None, None);
-        let folder = PathBuf::new();
-        Self { root, name, open: Some(open), facts, previous, folder, records }
+        Self {
+            root,
+            path: name.clone(),
+            name,
+            behind: Behind::Nothing,
+            open: Some(open),
+            facts,
+            previous: None,
+            folder: PathBuf::new(),
+            records: None,
+        }
+    }
+
+    /// The same at another path, which may be another one each time: what it is compared with is
+    /// found by its name.
+    #[must_use]
+    pub fn at(self, path: String) -> Self {
+        Self { path, ..self }
+    }
+
+    /// The same with something behind it that is no part of a dump.
+    #[must_use]
+    pub fn with(self, behind: Behind) -> Self {
+        Self { behind, ..self }
     }
 
     fn receive(
@@ -166,7 +198,7 @@ impl RedisRecords {
         if files.give_cut(TIES_FILE, items, &mut read)?.is_none() {
             return Ok(None);
         }
-        if spooled.unknown_bytes > 0 {
+        if spooled.unknown_bytes > 0 && self.behind == Behind::Nothing {
             files.reading.progress.warn(format!(
                 "{}: {} of {} bytes are of a form that is not known, and are kept as they are",
                 self.name, spooled.unknown_bytes, spooled.bytes
@@ -217,7 +249,7 @@ impl RootSource for RedisRecords {
     }
 
     fn path(&self) -> Vec<u8> {
-        self.name.clone().into_bytes()
+        self.path.clone().into_bytes()
     }
 
     fn chunk_sizes(&self) -> ChunkSizes {
@@ -230,7 +262,7 @@ impl RootSource for RedisRecords {
         label: &SnapshotLabel,
     ) -> Result<Option<Successor>, BackupError> {
         session.repository.state.path().clone_into(&mut self.folder);
-        let (previous, successor) = PreviousFiles::open(session, label, &self.path())?;
+        let (previous, successor) = PreviousFiles::open(session, label, self.name.as_bytes())?;
         self.previous = previous;
         Ok(Some(successor))
     }

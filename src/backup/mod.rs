@@ -30,6 +30,8 @@ pub mod postgres_base;
 pub mod postgres_dump;
 pub mod postgres_wal;
 pub mod previous_files;
+pub mod redis_aof;
+pub mod redis_cluster;
 pub mod redis_dump;
 pub mod redis_journal;
 pub mod run;

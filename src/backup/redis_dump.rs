@@ -20,6 +20,13 @@ pub fn dump_root(name: &str, open: OpenStream, facts: SharedFacts) -> Box<dyn Ro
     Box::new(RedisRecords::new(format!("redis:{name}"), dump_path(name), open, Box::new(facts)))
 }
 
+/// Name of the dump of a primary of the cluster `name` whose lowest slot that is: the same for
+/// whatever server has the slot, so that it is compared with what was there before.
+#[must_use]
+pub fn shard_name(name: &str, first_slot: u16) -> String {
+    format!("{name}.{first_slot:05}")
+}
+
 /// Path of the dump in its snapshot.
 #[must_use]
 pub fn dump_path(name: &str) -> String {

@@ -63,6 +63,10 @@ pub trait RootSource: Send {
     fn facts(&self) -> Option<Facts> {
         None
     }
+    /// Tags that the snapshot gets beside those that it was given; asked for when everything was read.
+    fn tags(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Reads everything, in order. Runs in a thread of its own.
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>);
 }
@@ -125,8 +129,10 @@ pub fn run(
     session.chunks.finish().map_err(RepoError::from)?;
     let counts = session.chunks.counts();
     let facts = written.iter().filter_map(|root| root.facts.clone()).collect();
+    let mut label = label.clone();
+    label.tags.extend(roots.iter().flat_map(|root| root.tags()));
     let (committed, packs) =
-        commit(session, &*clock, label, written, &usage, &mut statistics, counts)?;
+        commit(session, &*clock, &label, written, &usage, &mut statistics, counts)?;
     // The snapshot is there, whatever becomes of the cache that the next run compares with.
     for error in trees.into_iter().filter_map(|tree| tree.publish().err()) {
         progress.warn(format!("{error}: {}", error.source));

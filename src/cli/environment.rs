@@ -15,7 +15,7 @@ use crate::cli::explain::usage;
 pub const PREFIX: &str = "HOLDFAST_";
 
 /// Every variable that the program knows, without the prefix.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "CACHE_DIR",
     "COLOR",
     "CONFIG",
@@ -28,6 +28,8 @@ const KNOWN: [&str; 15] = [
     "PROGRESS",
     "REDIS_PASSWORD_COMMAND",
     "REDIS_PASSWORD_FILE",
+    "REDIS_SENTINEL_PASSWORD_COMMAND",
+    "REDIS_SENTINEL_PASSWORD_FILE",
     "REPO",
     "STATE_DIR",
     "UNITS",

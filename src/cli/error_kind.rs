@@ -19,6 +19,7 @@ use crate::repo::error::RepoError;
 use crate::repo::pack_reader::PackReadError;
 use crate::source::error::SourceError;
 use crate::source::postgres::error::PostgresError;
+use crate::source::redis::aof::AofError;
 use crate::source::redis::error::RedisError;
 use crate::store::StoreError;
 
@@ -50,6 +51,12 @@ pub fn known_kind(error: &(dyn Error + 'static)) -> Option<&'static Explanation>
     }
     if let Some(error) = error.downcast_ref::<RedisError>() {
         return Some(redis_kind(error));
+    }
+    if let Some(error) = error.downcast_ref::<AofError>() {
+        return Some(aof_kind(error));
+    }
+    if let Some(SourceError::Aof(error)) = error.downcast_ref() {
+        return Some(aof_kind(error));
     }
     if let Some(SourceError::Redis(error)) = error.downcast_ref() {
         return Some(redis_kind(error));
@@ -111,9 +118,22 @@ fn redis_kind(error: &RedisError) -> &'static Explanation {
             Some("ERR") if is_about_login(error) => &redis::LOGIN,
             _ => &redis::SERVER,
         },
+        RedisError::Sentinel { .. } => &redis::SENTINEL,
+        RedisError::Cluster { .. } => &redis::CLUSTER,
         RedisError::NotReady { .. } => &redis::NOT_READY,
         RedisError::Dump { .. } => &redis::DUMP,
         RedisError::Spool { .. } => &redis::SPOOL,
+    }
+}
+
+fn aof_kind(error: &AofError) -> &'static Explanation {
+    match error {
+        AofError::Missing { .. } | AofError::Several { .. } | AofError::Io { .. } => &redis::NO_AOF,
+        AofError::Manifest { .. }
+        | AofError::FileMissing { .. }
+        | AofError::Damaged { .. }
+        | AofError::Cut { .. } => &redis::AOF_DAMAGED,
+        AofError::Restless { .. } => &redis::AOF_RESTLESS,
     }
 }
 

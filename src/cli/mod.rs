@@ -48,6 +48,7 @@ pub mod progress;
 pub mod reading;
 pub mod redis;
 pub mod redis_archive;
+pub mod redis_cluster;
 pub mod redis_files;
 pub mod replicas;
 pub mod secret_file;

@@ -10,22 +10,25 @@ use clap::Args;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::backup::redis_dump::SharedFacts;
-use crate::backup::run::SnapshotLabel;
+use crate::backup::redis_dump::{SharedFacts, dump_root};
+use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::backup::stream::OpenStream;
+use crate::cli::config::SecretReference;
 use crate::cli::context::{Context, Location};
 use crate::cli::error::CommandError;
 use crate::cli::explain::redis;
 use crate::cli::place::{Place, S3Args};
+use crate::cli::redis_cluster;
 use crate::cli::source_config::SourceKind;
 use crate::cli::time::format_rfc3339;
 use crate::format::redis::server_facts::{DumpFacts, SHRUNKEN_TAG};
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
 use crate::repo::state::{StateDir, read_json, write_json};
-use crate::source::redis::address::Address;
+use crate::source::redis::address::{Address, Host};
 use crate::source::redis::connection::Access;
 use crate::source::redis::error::RedisError;
+use crate::source::redis::sentinel::find;
 use crate::source::redis::server::ServerState;
 use crate::source::redis::snapshot::RedisSnapshot;
 
@@ -33,6 +36,7 @@ use crate::source::redis::snapshot::RedisSnapshot;
 const REWRITE_PATIENCE: Duration = Duration::from_mins(5);
 /// The systemd credential that is looked for where nothing is named: this and the source's name.
 const CREDENTIAL: &str = "holdfast-redis-";
+const SENTINEL_CREDENTIAL: &str = "holdfast-redis-sentinel-";
 
 /// Where the password of a Redis server is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Args)]
@@ -45,11 +49,31 @@ pub struct RedisPasswordArgs {
     #[arg(long, value_name = "COMMAND", conflicts_with = "redis_password_file")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_password_command: Option<String>,
+    /// Read the password of the sentinels from a file that only you can read
+    #[arg(long, value_name = "FILE")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_sentinel_password_file: Option<PathBuf>,
+    /// Run a command, without a shell, that prints the password of the sentinels
+    #[arg(long, value_name = "COMMAND", conflicts_with = "redis_sentinel_password_file")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_sentinel_password_command: Option<String>,
 }
 
 impl RedisPasswordArgs {
-    fn is_empty(&self) -> bool {
-        self.redis_password_file.is_none() && self.redis_password_command.is_none()
+    /// These, and where nothing is said of one of both passwords what `other` says of it.
+    fn or(&self, other: &Self) -> Self {
+        let of = |own: bool, one: &Self| if own { self.clone() } else { one.clone() };
+        let has = self.redis_password_file.is_some() || self.redis_password_command.is_some();
+        let server = of(has, other);
+        let has = self.redis_sentinel_password_file.is_some()
+            || self.redis_sentinel_password_command.is_some();
+        let sentinel = of(has, other);
+        Self {
+            redis_password_file: server.redis_password_file,
+            redis_password_command: server.redis_password_command,
+            redis_sentinel_password_file: sentinel.redis_sentinel_password_file,
+            redis_sentinel_password_command: sentinel.redis_sentinel_password_command,
+        }
     }
 }
 
@@ -138,10 +162,7 @@ pub fn named_redis(
             let what = format!("no Redis server of the name {name} is known");
             CommandError::new(&redis::UNKNOWN, what)
         })?;
-    let password = match remembered {
-        Some(one) if password.is_empty() => one.password.clone(),
-        _ => password.clone(),
-    };
+    let password = remembered.map_or_else(|| password.clone(), |one| password.or(&one.password));
     let access = access_of(&connection, name, &password, context)?;
     Ok(NamedRedis { name: name.to_owned(), connection, password, access })
 }
@@ -162,14 +183,46 @@ pub fn access_of(
             _ => refused,
         }
     })?;
-    let password = password_of(name, password, context)?;
-    Ok(Access { address, password })
+    let table = context.loaded.config.sources.get(name);
+    let of_server = Places {
+        file: password.redis_password_file.as_deref(),
+        command: password.redis_password_command.as_deref(),
+        configured: table.and_then(|table| table.password.as_ref()),
+        variables: ["HOLDFAST_REDIS_PASSWORD_FILE", "HOLDFAST_REDIS_PASSWORD_COMMAND"],
+        credential: format!("{CREDENTIAL}{name}"),
+    };
+    let of_sentinels = Places {
+        file: password.redis_sentinel_password_file.as_deref(),
+        command: password.redis_sentinel_password_command.as_deref(),
+        configured: table.and_then(|table| table.sentinel_password.as_ref()),
+        variables: [
+            "HOLDFAST_REDIS_SENTINEL_PASSWORD_FILE",
+            "HOLDFAST_REDIS_SENTINEL_PASSWORD_COMMAND",
+        ],
+        credential: format!("{SENTINEL_CREDENTIAL}{name}"),
+    };
+    let mut password = password_of(&of_server, context)?;
+    if password.is_none() {
+        password = context.environment.text("REDISCLI_AUTH")?.map(SecretString::from);
+    }
+    let has_sentinels = matches!(address.host, Host::Sentinel(_));
+    let of_sentinels = has_sentinels.then(|| password_of(&of_sentinels, context)).transpose()?;
+    Ok(Access { address, password, sentinel_password: of_sentinels.flatten() })
+}
+
+/// Where a password may be.
+struct Places<'a> {
+    file: Option<&'a Path>,
+    command: Option<&'a str>,
+    configured: Option<&'a SecretReference>,
+    /// Of a file, of a command.
+    variables: [&'static str; 2],
+    credential: String,
 }
 
 /// The password, from the first place that is named: option, configuration, variable, credential.
 fn password_of(
-    name: &str,
-    args: &RedisPasswordArgs,
+    places: &Places<'_>,
     context: &Context,
 ) -> Result<Option<SecretString>, CommandError> {
     let nowhere = Location {
@@ -180,26 +233,21 @@ fn password_of(
     };
     let secrets = context.secrets(&nowhere);
     let given = |file: Option<&Path>, command: Option<&str>| secrets.first_of(file, command, None);
-    let of_options =
-        given(args.redis_password_file.as_deref(), args.redis_password_command.as_deref())?;
+    let of_options = given(places.file, places.command)?;
     if of_options.is_some() {
         return Ok(of_options);
     }
-    let table = context.loaded.config.sources.get(name);
-    if let Some(reference) = table.and_then(|table| table.password.as_ref()) {
+    if let Some(reference) = places.configured {
         return secrets.configured(reference).map(Some);
     }
     let environment = &context.environment;
-    let file = environment.path("HOLDFAST_REDIS_PASSWORD_FILE");
-    let command = environment.text("HOLDFAST_REDIS_PASSWORD_COMMAND")?;
+    let [file, command] = places.variables;
+    let (file, command) = (environment.path(file), environment.text(command)?);
     let of_environment = given(file.as_deref(), command)?;
     if of_environment.is_some() {
         return Ok(of_environment);
     }
-    if let Some(secret) = secrets.credential(&format!("{CREDENTIAL}{name}"))? {
-        return Ok(Some(secret));
-    }
-    Ok(environment.text("REDISCLI_AUTH")?.map(SecretString::from))
+    secrets.credential(&places.credential)
 }
 
 /// The error for people.
@@ -236,10 +284,16 @@ pub fn facts_of(
     local: &StateDir,
     label: &mut SnapshotLabel,
 ) -> Result<DumpFacts, CommandError> {
-    let known = KnownServers::read(local)?;
-    let before = known.0.get(name).and_then(|one| one.keys).unwrap_or(0);
+    let facts = facts_of_state(state);
+    let shrunken = is_shrunken(context, name, facts.keys_count(), local, label)?;
+    Ok(DumpFacts { shrunken, ..facts })
+}
+
+/// The same without a look at what was before.
+#[must_use]
+pub fn facts_of_state(state: &ServerState) -> DumpFacts {
     let (server, version) = state.version();
-    let mut facts = DumpFacts {
+    DumpFacts {
         server: server.to_owned(),
         version: version.to_owned(),
         run_id: state.run_id().to_owned(),
@@ -247,31 +301,54 @@ pub fn facts_of(
         keys: state.keys(),
         moment: now(),
         ..DumpFacts::default()
-    };
-    let keys = facts.keys_count();
-    facts.shrunken = keys < before.div_ceil(2);
-    if facts.shrunken {
+    }
+}
+
+/// Whether less than half of the keys are left; that is said, and the label says it too.
+pub fn is_shrunken(
+    context: &Context,
+    name: &str,
+    keys: u64,
+    local: &StateDir,
+    label: &mut SnapshotLabel,
+) -> Result<bool, CommandError> {
+    let known = KnownServers::read(local)?;
+    let before = known.0.get(name).and_then(|one| one.keys).unwrap_or(0);
+    let is_shrunken = keys < before.div_ceil(2);
+    if is_shrunken {
         let id = redis::SHRUNKEN.id;
         context.output.warning(&format!(
             "{name} has {keys} keys, and had {before} in the last snapshot: both are kept ({id})"
         ));
         label.tags.push(SHRUNKEN_TAG.to_owned());
     }
-    Ok(facts)
+    Ok(is_shrunken)
 }
 
-/// Looks at the server before anything is saved: its state goes into the facts.
+/// Looks at the server before anything is saved: its state goes into the facts. What is to be saved.
 pub fn prepare(
     context: &Context,
     repository: &Repository,
     (server, facts): &(NamedRedis, SharedFacts),
     label: &mut SnapshotLabel,
-) -> Result<(), CommandError> {
-    let state = ready_state(&server.access).map_err(|error| failed(&error))?;
+) -> Result<Vec<Box<dyn RootSource>>, CommandError> {
+    // Sentinels are asked once, so that state and dump are of the same server.
+    let access = match &server.access.address.host {
+        Host::Cluster(nodes) => {
+            let local = &repository.state;
+            return redis_cluster::prepare(context, local, (server, nodes), facts, label);
+        }
+        Host::Sentinel(sentinels) => {
+            find(&server.access, sentinels).map_err(|error| failed(&error))?
+        }
+        Host::Tcp(..) | Host::Socket(_) => server.access.clone(),
+    };
+    let state = ready_state(&access).map_err(|error| failed(&error))?;
     let found = facts_of(context, &state, &server.name, &repository.state, label)?;
     *facts.lock().unwrap_or_else(PoisonError::into_inner) = found;
     remember(context, &repository.state, server, None);
-    Ok(())
+    let open = open_dump(&access, repository.state.path(), facts);
+    Ok(vec![dump_root(&server.name, open, Arc::clone(facts))])
 }
 
 /// Remembers the way to a server, and the keys of the dump that was saved.
@@ -279,7 +356,9 @@ pub fn remember(context: &Context, state: &StateDir, server: &NamedRedis, keys: 
     let changed = KnownServers::change(state, &server.name, |known| {
         known.connection.clone_from(&server.connection);
         known.password.clone_from(&server.password);
-        if let Some(file) = &mut known.password.redis_password_file {
+        let RedisPasswordArgs { redis_password_file, redis_sentinel_password_file, .. } =
+            &mut known.password;
+        for file in redis_password_file.iter_mut().chain(redis_sentinel_password_file) {
             *file = std::path::absolute(&*file).unwrap_or_else(|_| file.clone());
         }
         known.keys = keys.or(known.keys);
@@ -303,6 +382,8 @@ pub fn open_dump(access: &Access, folder: &Path, facts: &SharedFacts) -> OpenStr
     })
 }
 
-fn now() -> String {
+/// The time, as facts say it.
+#[must_use]
+pub fn now() -> String {
     format_rfc3339(jiff::Timestamp::now())
 }

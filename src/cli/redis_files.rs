@@ -1,16 +1,21 @@
-//! Dumps of Redis and Valkey that come as a file, or by standard input.
+//! Dumps of Redis and Valkey that come as a file, or by standard input; append-only files.
 
 use std::fs::File;
 use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::backup::dump_records::RedisRecords;
-use crate::backup::run::RootSource;
+use crate::backup::redis_aof;
+use crate::backup::run::{BackupSummary, RootSource};
 use crate::backup::stream::StreamRoot;
+use crate::cli::context::Context;
 use crate::cli::error::CommandError;
-use crate::cli::explain::{source, usage};
+use crate::cli::explain::{redis, source, usage};
+use crate::cli::time::format_rfc3339;
+use crate::format::redis::aof_facts::AofFacts;
 use crate::format::redis::dump_parts::is_dump;
 use crate::format::snapshot::Facts;
+use crate::source::redis::aof::{AofError, AofPlace};
 use crate::source::stream::ReaderStream;
 
 /// Bytes by which a dump is recognised.
@@ -38,10 +43,10 @@ pub fn stdin_root(name: &str, is_plain: bool) -> Result<Box<dyn RootSource>, Com
 }
 
 /// Takes `NAME=FILE` apart.
-pub fn named_file(text: &str) -> Result<(String, PathBuf), CommandError> {
+pub fn named_file(option: &str, text: &str) -> Result<(String, PathBuf), CommandError> {
     let named = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty());
     let (name, file) = named.ok_or_else(|| {
-        let what = format!("--redis-rdb {text}: NAME=FILE is expected");
+        let what = format!("{option} {text}: NAME=PATH is expected");
         CommandError::new(&usage::ARGUMENT, what)
     })?;
     Ok((name.to_owned(), PathBuf::from(file)))
@@ -64,6 +69,24 @@ pub fn file_root(name: &str, path: &Path) -> Result<Box<dyn RootSource>, Command
     let open = move || Ok(Box::new(ReaderStream::new(shown, bytes)) as _);
     let (root, file) = (format!("redis:{name}"), format!("{name}.rdb"));
     Ok(Box::new(RedisRecords::new(root, file, Box::new(open), Box::new(file_facts))))
+}
+
+/// The files of an append-only file, as source of that name.
+pub fn aof_roots(name: &str, path: &Path) -> Result<Vec<Box<dyn RootSource>>, CommandError> {
+    let failed = |error: AofError| CommandError::classify(&error, &redis::NO_AOF);
+    let pinned = AofPlace::find(path).and_then(|place| place.pin()).map_err(failed)?;
+    Ok(redis_aof::aof_roots(name, pinned, &format_rfc3339(jiff::Timestamp::now())))
+}
+
+/// Says how much of an append-only file was left out, where something was.
+pub fn report_left_out(context: &Context, summary: &BackupSummary) {
+    let found = summary.facts.iter().filter_map(AofFacts::decode);
+    for facts in found.filter(|facts| facts.left_out > 0) {
+        let (bytes, id) = (facts.left_out, redis::AOF_TAIL.id);
+        context.output.warning(&format!(
+            "the append-only file ends within a command: {bytes} bytes are left out ({id})"
+        ));
+    }
 }
 
 /// What is known of a dump whose server is not: its kind.

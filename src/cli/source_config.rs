@@ -82,6 +82,8 @@ pub struct SourceConfig {
     pub connection: Option<String>,
     /// Redis: its password.
     pub password: Option<SecretReference>,
+    /// Redis: the password of its sentinels.
+    pub sentinel_password: Option<SecretReference>,
     /// Postgres: what `backup` makes.
     pub method: Option<PostgresMethod>,
     /// Postgres: connections of a dump.
@@ -110,10 +112,12 @@ impl SourceConfig {
         match self.kind {
             SourceKind::Redis if self.connection.is_none() => Err("kind redis needs connection"),
             SourceKind::Redis if for_files || for_commands || of_dump || !self.paths.is_empty() => {
-                Err("kind redis has connection and password only")
+                Err("kind redis has connection, password and sentinel-password only")
             }
-            _ if self.kind != SourceKind::Redis && self.password.is_some() => {
-                Err("only kind redis has password")
+            _ if self.kind != SourceKind::Redis
+                && (self.password.is_some() || self.sentinel_password.is_some()) =>
+            {
+                Err("only kind redis has password and sentinel-password")
             }
             SourceKind::Files if self.paths.is_empty() => Err("kind files needs paths"),
             SourceKind::Postgres if self.connection.is_none() => {

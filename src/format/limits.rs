@@ -71,4 +71,8 @@ limits! {
     JOURNAL_HEADER_BYTES_MAX: 4_096;
     /// Largest frame of a Redis journal.
     JOURNAL_FRAME_BYTES_MAX: 4 * 1024 * 1024;
+    /// Largest list of the files that an append-only file of Redis consists of.
+    AOF_MANIFEST_BYTES_MAX: 1024 * 1024;
+    /// Most files of one.
+    AOF_FILES_MAX: 1_024;
 }

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 
 use rustix::io::Errno;
 
+use crate::source::redis::aof::AofError;
 use crate::source::redis::error::RedisError;
 
 /// Why an item of a source could not be read. The rest of the source goes on.
@@ -81,6 +82,9 @@ pub enum SourceError {
     /// A Redis server failed, or the way to it.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// An append-only file of Redis cannot be saved.
+    #[error(transparent)]
+    Aof(#[from] AofError),
     /// A command line without a program.
     #[error("the command line is empty")]
     EmptyCommand,

@@ -109,7 +109,8 @@ impl RedisServer {
 
     pub fn access(&self, password: Option<&str>) -> Access {
         let address = Address::parse(&self.uri()).unwrap();
-        Access { address, password: password.map(SecretString::from) }
+        let password = password.map(SecretString::from);
+        Access { address, password, sentinel_password: None }
     }
 
     pub fn connect(&self) -> Connection {
@@ -164,6 +165,7 @@ pub fn shown(reply: Reply) -> String {
         Reply::Line(text) | Reply::Error(text) => text,
         Reply::Number(number) => number.to_string(),
         Reply::Bulk(bytes) => String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned(),
+        Reply::List(items) => items.into_iter().map(shown).collect::<Vec<_>>().join(" "),
     }
 }
 

@@ -49,6 +49,9 @@ pub struct BackupArgs {
     /// Save a dump file of Redis or Valkey by its records: NAME and the file
     #[arg(long, value_name = "NAME=FILE", conflicts_with_all = ["paths", "stdin", "command", "files_from", "postgres", "redis"])]
     pub redis_rdb: Option<String>,
+    /// Save the append-only file of Redis or Valkey, also of a running server: NAME and its folder
+    #[arg(long, value_name = "NAME=FOLDER", conflicts_with_all = ["paths", "stdin", "command", "files_from", "postgres", "redis", "redis_rdb"])]
+    pub redis_aof: Option<String>,
     /// Save what a command prints as a stream: NAME and the command after --, or NAME=COMMAND
     /// (repeatable)
     #[arg(long, value_name = "NAME[=COMMAND]")]

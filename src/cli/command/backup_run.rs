@@ -1,6 +1,6 @@
 //! What `holdfast backup` does: gathers the sources, runs the backup, prints the summary.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::backup::dump_records::DumpError;
 use crate::backup::error::BackupError;
-use crate::backup::redis_dump::dump_root;
 use crate::backup::run::{BackupSummary, RootSource, SnapshotLabel, run as run_backup};
 use crate::backup::stream::StreamRoot;
 use crate::backup::tree_root::TreeRoot;
@@ -25,9 +24,9 @@ use crate::cli::postgres::remember_server;
 use crate::cli::postgres_bases::base_root;
 use crate::cli::postgres_dump::dump_roots;
 use crate::cli::redis as cli_redis;
-use crate::cli::redis_files;
 use crate::cli::source_config::PostgresMethod;
 use crate::cli::time::fixed_span;
+use crate::cli::{redis_cluster, redis_files};
 use crate::clock::{Clock, SystemClock};
 use crate::compress::Level;
 use crate::format::node::UnixTime;
@@ -58,18 +57,12 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let mut missing = Vec::new();
     let secret: Vec<_> = context.loaded.config.secret_variables().collect();
     let variables = context.environment.of_child(&secret);
-    let states = context.state_dir()?;
-    let roots = open_roots(
-        (&sources, &states),
-        &label,
-        &rules,
-        args.force,
-        begun,
-        &variables,
-        &mut missing,
-    )?;
+    let mut roots =
+        open_roots(&sources, &label, &rules, args.force, begun, &variables, &mut missing)?;
     if args.dry_run {
-        return dry_run(&roots, &missing, context);
+        let server = sources.redis.as_ref().map(|(server, _)| format!("redis:{}", server.name));
+        let names = roots.iter().map(|root| root.name()).chain(server);
+        return dry_run(&names.collect::<Vec<_>>(), &missing, context);
     }
     if args.init {
         init_with_generated_key(context)?;
@@ -79,7 +72,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         remember_server(context, &repository, server, *method)?;
     }
     if let Some(server) = &sources.redis {
-        cli_redis::prepare(context, &repository, server, &mut label)?;
+        roots.extend(cli_redis::prepare(context, &repository, server, &mut label)?);
     }
     let state = repository.state.clone();
     let place = Arc::clone(&repository.store);
@@ -95,6 +88,8 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
         let keys = facts.lock().unwrap_or_else(PoisonError::into_inner).keys_count();
         cli_redis::remember(context, &state, server, Some(keys));
     }
+    redis_files::report_left_out(context, &summary);
+    let is_inconsistent = redis_cluster::report_changes(context, &summary);
     if summary.is_partial {
         let id = source::UNREADABLE.id;
         context.output.warning(&format!("some items could not be read and are missing ({id})"));
@@ -109,7 +104,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CommandError> {
     let locked = lock(context, lock_for, &summary);
     let exit = match &locked {
         Err(error) => error.exit(),
-        Ok(_) if summary.is_partial => Exit::Partial,
+        Ok(_) if summary.is_partial || is_inconsistent => Exit::Partial,
         Ok(_) => Exit::Done,
     };
     let locks = locked.as_ref().ok().copied().flatten();
@@ -216,7 +211,7 @@ fn default_source(sources: &Sources) -> String {
 }
 
 fn open_roots(
-    (sources, states): (&Sources, &Path),
+    sources: &Sources,
     label: &SnapshotLabel,
     rules: &Arc<ExcludeRules>,
     is_forced: bool,
@@ -241,6 +236,9 @@ fn open_roots(
     if let Some((name, file)) = &sources.redis_rdb {
         roots.push(redis_files::file_root(name, file)?);
     }
+    if let Some((name, folder)) = &sources.redis_aof {
+        roots.extend(redis_files::aof_roots(name, folder)?);
+    }
     for (name, argv) in &sources.commands {
         let (argv, variables) = (argv.clone(), variables.clone());
         let open = move || {
@@ -256,11 +254,8 @@ fn open_roots(
             PostgresMethod::Dump => roots.extend(dump_roots(server, &sources.dump, variables)),
         }
     }
-    if let Some((server, facts)) = &sources.redis {
-        let open = cli_redis::open_dump(&server.access, states, facts);
-        roots.push(dump_root(&server.name, open, Arc::clone(facts)));
-    }
-    if roots.is_empty() {
+    // A server of Redis may be several, which it says itself later.
+    if roots.is_empty() && sources.redis.is_none() {
         let names: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();
         let what = format!("there is nothing to save: {} does not exist", names.join(", "));
         return Err(CommandError::new(&source::NOTHING, what));
@@ -269,14 +264,10 @@ fn open_roots(
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "it is one way for the command to end")]
-fn dry_run(
-    roots: &[Box<dyn RootSource>],
-    missing: &[PathBuf],
-    context: &Context,
-) -> Result<Exit, CommandError> {
+fn dry_run(roots: &[String], missing: &[PathBuf], context: &Context) -> Result<Exit, CommandError> {
     for root in roots {
-        context.output.line(&format!("would save {}", root.name()));
-        context.output.item(&json!({ "root": root.name() }));
+        context.output.line(&format!("would save {root}"));
+        context.output.item(&json!({ "root": root }));
     }
     for path in missing {
         context.output.warning(&format!("{} does not exist", path.display()));
@@ -316,8 +307,10 @@ pub fn backup_error(error: BackupError) -> CommandError {
             let what = format!("the command for {name} cannot be started; no snapshot was saved");
             CommandError::new(&source::COMMAND_MISSING, what).because(cause)
         }
-        SourceError::Redis(_) => CommandError::classify(cause, &redis::SERVER)
-            .because_text(&format!("no snapshot of {name} was saved")),
+        SourceError::Redis(_) | SourceError::Aof(_) => {
+            CommandError::classify(cause, &redis::SERVER)
+                .because_text(&format!("no snapshot of {name} was saved"))
+        }
         _ => {
             let what = format!("reading {name} failed; no snapshot was saved");
             CommandError::new(&source::STDIN, what).because(cause)

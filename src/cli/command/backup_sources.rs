@@ -25,6 +25,8 @@ pub struct Sources {
     pub stdin: Option<String>,
     /// A dump file of Redis, and its name as a source.
     pub redis_rdb: Option<(String, PathBuf)>,
+    /// An append-only file of Redis, and its name as a source.
+    pub redis_aof: Option<(String, PathBuf)>,
     /// Standard input is not looked at: it is stored as it comes, or not at all.
     pub is_plain: bool,
     /// A PostgreSQL server, and how it is saved.
@@ -51,6 +53,7 @@ pub fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandEr
         commands: Vec::new(),
         stdin: args.stdin.clone(),
         redis_rdb: None,
+        redis_aof: None,
         is_plain: args.plain || args.dry_run,
         server: None,
         redis: None,
@@ -108,6 +111,7 @@ pub fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandEr
     sources.commands.extend(streams.into_iter().map(|stream| (stream.name, stream.argv)));
     let has_streams = sources.stdin.is_some()
         || sources.redis_rdb.is_some()
+        || sources.redis_aof.is_some()
         || sources.server.is_some()
         || sources.redis.is_some();
     if sources.paths.is_empty() && sources.commands.is_empty() && !has_streams {
@@ -135,9 +139,14 @@ fn gather_servers(
         sources.server = Some((server, method));
     }
     if let Some(text) = &args.redis_rdb {
-        let (name, file) = redis_files::named_file(text)?;
+        let (name, file) = redis_files::named_file("--redis-rdb", text)?;
         sources.name.get_or_insert_with(|| name.clone());
         sources.redis_rdb = Some((name, file));
+    }
+    if let Some(text) = &args.redis_aof {
+        let (name, folder) = redis_files::named_file("--redis-aof", text)?;
+        sources.name.get_or_insert_with(|| name.clone());
+        sources.redis_aof = Some((name, folder));
     }
     if let Some(text) = &args.redis {
         let known = known_servers(args, context)?;

@@ -27,8 +27,12 @@ would be old or not whole, or burden it too much. Nothing was saved.
 What to do: run the backup again when INFO says that it has ended.";
     ADDRESS: "HF-REDIS-005", Usage, "not an address of a Redis server",
 "An address is redis://USER@HOST:PORT, rediss:// for TLS (with ?cacert=FILE for an authority of your
-own, ?verify=ca or ?verify=none to ask for less), or unix:///PATH for a socket. A password in it
-would be seen by every user of the host, so it is refused.
+own, ?verify=ca or ?verify=none to ask for less), or unix:///PATH for a socket;
+redis+sentinel://USER@HOST:PORT,HOST:PORT/NAME for the server that sentinels name (with
+?prefer=replica one of its replicas, ?sentinel-user=USER),
+redis+cluster://USER@HOST:PORT,HOST:PORT for a cluster; both also with rediss. A password in it
+would be seen by every user of the host, so it is refused. A cluster is many servers: only a backup
+takes them all.
 
 What to do: correct it; put the password into a file (0600) and name that: --redis-password-file.";
     UNKNOWN: "HF-REDIS-006", Usage, "no Redis source of this name is known",
@@ -88,4 +92,49 @@ What to do: holdfast snapshots shows the sources that there are.";
 server that found both would take one of them.
 
 What to do: name an empty folder, or one that is not there yet.";
+    NO_AOF: "HF-REDIS-020", SourceFailed, "there is no append-only file here",
+"A source of --redis-aof is the folder of an append-only file (appendonlydir, with a list *.manifest
+and the files that it names), a single file of a server before 7 (appendonly.aof), or the folder of
+a server (dir) that has one of both. There is none, there are several, or it cannot be read.
+
+What to do: name the folder itself; CONFIG GET dir, CONFIG GET appenddirname say where it is. Run as
+a user that may read it.";
+    AOF_DAMAGED: "HF-REDIS-021", SourceFailed, "the append-only file is damaged",
+"Its list of files cannot be read, names a file that is not there, or a file has bytes that are no
+commands. No server would start from it. Nothing was saved.
+
+What to do: redis-check-aof on the list of the files says where. While the server runs, its data are
+whole in memory: holdfast backup --redis saves them, and BGREWRITEAOF writes the files anew.";
+    AOF_RESTLESS: "HF-REDIS-022", SourceFailed, "the append-only file does not hold still",
+"Each time that its files were opened the server had put others in their place. Nothing was saved.
+
+What to do: look at why it rewrites them again and again (auto-aof-rewrite-percentage, the log of
+the server); then run it again.";
+    AOF_TAIL: "HF-REDIS-023", Findings, "the end of the append-only file is left out",
+"The last file ends within a command or a transaction. Where the server runs it was writing that
+just then; where it does not, it was interrupted there. What is saved ends with the last whole
+command, so that a server starts from it as it is.
+
+What to do: nothing. What was left out is what a server leaves out, too.";
+    SENTINEL: "HF-REDIS-024", SourceFailed, "no sentinel names a primary",
+"The sentinels do not answer, do not let us in, do not know the name, or name a server that says
+itself that it is a replica, and do so for a minute: a failover that does not end. Nothing was
+saved.
+
+What to do: redis-cli -p 26379 SENTINEL GET-MASTER-ADDR-BY-NAME NAME asks the same. Passwords of
+sentinels come from --redis-sentinel-password-file, --redis-sentinel-password-command,
+[sources.NAME] sentinel-password or a credential of systemd called holdfast-redis-sentinel-NAME; the
+name of a user from ?sentinel-user=.";
+    CLUSTER: "HF-REDIS-025", SourceFailed, "the Redis cluster cannot be saved",
+"The server is no cluster, no node has slots, or the nodes do not agree on who is a primary, even
+after some seconds. Nothing was saved.
+
+What to do: redis-cli --cluster check HOST:PORT. A single server is redis://HOST:PORT. The user
+needs +cluster|nodes beside what a single server asks for.";
+    CLUSTER_CHANGED: "HF-REDIS-026", Findings, "the dumps are not one state of the Redis cluster",
+"While its primaries were saved one after another, a slot moved from one to another, a primary was
+replaced, or a slot had none at all: a key may stand in two of the dumps, or in none. The snapshot
+is kept, has the tag holdfast:inconsistent, and says before and after in NAME.cluster.json.
+
+What to do: run it again when the cluster is at rest (redis-cli --cluster check HOST:PORT).";
 }

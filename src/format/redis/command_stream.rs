@@ -106,6 +106,9 @@ pub struct CommandScanner {
     db: Option<u32>,
     boundary_db: Option<u32>,
     is_in_transaction: bool,
+    /// Lines may stand between the commands that begin with `#`.
+    has_remarks: bool,
+    is_in_remark: bool,
 }
 
 impl CommandScanner {
@@ -126,7 +129,16 @@ impl CommandScanner {
             db,
             boundary_db: db,
             is_in_transaction: false,
+            has_remarks: false,
+            is_in_remark: false,
         }
+    }
+
+    /// The same for an append-only file, in which lines such as `#TS:1628217470` may stand between
+    /// the commands.
+    #[must_use]
+    pub fn of_file(position: u64) -> Self {
+        Self { has_remarks: true, ..Self::new(position, None) }
     }
 
     /// Bytes of the stream so far.
@@ -188,7 +200,11 @@ impl CommandScanner {
                 Part::Count | Part::Length => {
                     bytes = &bytes[1..];
                     self.position += 1;
-                    if *first != b'\n' {
+                    let is_at_start = self.line_length == 0 && self.part == Part::Count;
+                    if self.is_in_remark || (self.has_remarks && is_at_start && *first == b'#') {
+                        self.is_in_remark = *first != b'\n';
+                        self.start = self.position;
+                    } else if *first != b'\n' {
                         self.add_to_line(*first)?;
                     } else if let Some(number) = self.end_line()? {
                         self.begin_part(number, found);
@@ -200,6 +216,10 @@ impl CommandScanner {
     }
 
     fn add_to_line(&mut self, byte: u8) -> Result<(), NoCommand> {
+        let mark = if self.part == Part::Count { b'*' } else { b'$' };
+        if self.line_length == 0 && byte != mark {
+            return Err(NoCommand { position: self.position });
+        }
         let place = self.line.get_mut(self.line_length);
         *place.ok_or(NoCommand { position: self.position })? = byte;
         self.line_length += 1;

@@ -3,7 +3,11 @@
 //!
 //! `format-spec/redis.md` has the forms. Nothing here does IO; what is not understood is kept as it is.
 
+pub mod aof_facts;
+pub mod aof_log;
+pub mod aof_manifest;
 pub mod bits;
+pub mod cluster_view;
 pub mod column;
 pub mod command_stream;
 pub mod crc64;

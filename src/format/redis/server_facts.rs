@@ -52,6 +52,12 @@ pub struct DumpFacts {
     /// It has less than half of the keys of the one before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shrunken: bool,
+    /// Name of the node of a cluster that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Slots of that node: `0-5460 5462`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<String>,
 }
 
 impl DumpFacts {

@@ -3,6 +3,10 @@
 //! `redis://[user@]host[:port][/db]`, the same with `rediss://` for TLS, `redis+unix:///path` or
 //! `unix:///path` for a socket of this host. All databases are saved, whichever is named. After a
 //! `?` stand `verify=full|ca|none` and `cacert=FILE`.
+//!
+//! `redis+sentinel://[user@]host[:port][,…]/name` is the server that sentinels name, with
+//! `prefer=replica` one of its replicas; `redis+cluster://[user@]host[:port][,…]` are all primaries
+//! of a cluster. Both also with `rediss`.
 
 use std::path::PathBuf;
 
@@ -10,6 +14,7 @@ use crate::source::redis::error::RedisError;
 use crate::source::tls::TlsMode;
 
 const PORT_DEFAULT: u16 = 6379;
+const SENTINEL_PORT_DEFAULT: u16 = 26379;
 
 /// Where the server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,32 @@ pub enum Host {
     Tcp(String, u16),
     /// A socket of this host.
     Socket(PathBuf),
+    /// The server that these name.
+    Sentinel(Sentinels),
+    /// All primaries of the cluster that any of these nodes is of: names or numbers, and ports.
+    Cluster(Vec<(String, u16)>),
+}
+
+/// Which of the servers that sentinels know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preferred {
+    /// The primary.
+    Primary,
+    /// A replica that is in step; the primary where there is none.
+    Replica,
+}
+
+/// Sentinels, and what they are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// Names or numbers, and ports: asked one after another.
+    pub places: Vec<(String, u16)>,
+    /// The name that they have for the primary.
+    pub primary: String,
+    /// Our user at the sentinels.
+    pub user: Option<String>,
+    /// Which server.
+    pub preferred: Preferred,
 }
 
 /// Where, and as whom.
@@ -39,8 +70,17 @@ impl std::fmt::Display for Host {
             Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp(host, port) => write!(f, "{host}:{port}"),
             Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Sentinel(sentinels) => {
+                write!(f, "{} of the sentinels {}", sentinels.primary, listed(&sentinels.places))
+            }
+            Self::Cluster(nodes) => write!(f, "{}", listed(nodes)),
         }
     }
+}
+
+fn listed(places: &[(String, u16)]) -> String {
+    let texts = places.iter().map(|(host, port)| Host::Tcp(host.clone(), *port).to_string());
+    texts.collect::<Vec<_>>().join(",")
 }
 
 impl Address {
@@ -59,11 +99,13 @@ impl Address {
         };
         let host = match scheme {
             "redis" | "rediss" => tcp(place)?,
+            "redis+sentinel" | "rediss+sentinel" => sentinels(place)?,
+            "redis+cluster" | "rediss+cluster" => Host::Cluster(places(place, PORT_DEFAULT)?),
             "redis+unix" | "unix" if place.starts_with('/') => Host::Socket(decoded(place)?.into()),
             "redis+unix" | "unix" => return Err(wrong("the path of a socket begins with /")),
             _ => return Err(wrong(&format!("{scheme}:// is not known"))),
         };
-        let tls = if scheme == "rediss" { TlsMode::VerifyFull } else { TlsMode::Disable };
+        let tls = if scheme.starts_with("rediss") { TlsMode::VerifyFull } else { TlsMode::Disable };
         let mut address = Self { host, user, tls, root_certificates: None };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -81,6 +123,19 @@ impl Address {
             ("verify", "full") => self.tls = TlsMode::VerifyFull,
             ("verify", "ca") => self.tls = TlsMode::VerifyCa,
             ("verify", "none") => self.tls = TlsMode::Prefer,
+            ("prefer" | "sentinel-user", value) => {
+                let Host::Sentinel(sentinels) = &mut self.host else {
+                    return Err(wrong(&format!("{name} is for redis+sentinel:// only")));
+                };
+                match (name, value) {
+                    ("prefer", "replica") => sentinels.preferred = Preferred::Replica,
+                    ("prefer", "primary") => sentinels.preferred = Preferred::Primary,
+                    ("sentinel-user", user) if !user.is_empty() => {
+                        sentinels.user = Some(user.to_owned());
+                    }
+                    _ => return Err(wrong(&format!("{name}={value} is not known here"))),
+                }
+            }
             ("cacert", file) if !file.is_empty() => self.root_certificates = Some(file.into()),
             _ => return Err(wrong(&format!("the parameter {name} is not known here"))),
         }
@@ -97,15 +152,39 @@ fn tcp(place: &str) -> Result<Host, RedisError> {
     if !db.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong("a database is a number"));
     }
+    let (host, port) = host_and_port(place, PORT_DEFAULT)?;
+    Ok(Host::Tcp(host, port))
+}
+
+/// Some, with commas between.
+fn places(text: &str, port_default: u16) -> Result<Vec<(String, u16)>, RedisError> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    text.split(',').map(|place| host_and_port(place, port_default)).collect()
+}
+
+fn sentinels(text: &str) -> Result<Host, RedisError> {
+    let (hosts, name) = text.split_once('/').unwrap_or((text, ""));
+    if name.is_empty() || name.contains('/') {
+        return Err(wrong("redis+sentinel://HOST:PORT,HOST:PORT/NAME is one"));
+    }
+    Ok(Host::Sentinel(Sentinels {
+        places: places(hosts, SENTINEL_PORT_DEFAULT)?,
+        primary: decoded(name)?,
+        user: None,
+        preferred: Preferred::Primary,
+    }))
+}
+
+fn host_and_port(place: &str, port_default: u16) -> Result<(String, u16), RedisError> {
     let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => (host, port.strip_prefix(':').unwrap_or(port)),
         None => place.split_once(':').unwrap_or((place, "")),
     };
-    if host.is_empty() {
+    if host.is_empty() || host.contains('/') {
         return Err(wrong("it names no host"));
     }
-    let port = if port.is_empty() { Ok(PORT_DEFAULT) } else { port.parse() };
-    Ok(Host::Tcp(decoded(host)?, port.map_err(|_| wrong("a port is no number"))?))
+    let port = if port.is_empty() { Ok(port_default) } else { port.parse() };
+    Ok((decoded(host)?, port.map_err(|_| wrong("a port is no number"))?))
 }
 
 fn decoded(text: &str) -> Result<String, RedisError> {
@@ -149,6 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn several_hosts_are_read() {
+        let address = "rediss+sentinel://app@s1,[::1]:5,s3:7/my%20db?prefer=replica\
+            &sentinel-user=watcher&verify=ca";
+        let address = Address::parse(address).unwrap();
+        assert_eq!((address.user.as_deref(), address.tls), (Some("app"), TlsMode::VerifyCa));
+        let places = vec![("s1".to_owned(), 26379), ("::1".to_owned(), 5), ("s3".to_owned(), 7)];
+        let expected = Sentinels {
+            places,
+            primary: "my db".into(),
+            user: Some("watcher".into()),
+            preferred: Preferred::Replica,
+        };
+        assert_eq!(address.host, Host::Sentinel(expected));
+        let shown = "my db of the sentinels s1:26379,[::1]:5,s3:7";
+        assert_eq!(address.host.to_string(), shown);
+        let cluster = Address::parse("redis+cluster://a:1,b").unwrap();
+        let nodes = vec![("a".to_owned(), 1), ("b".to_owned(), 6379)];
+        assert_eq!((cluster.host, cluster.tls), (Host::Cluster(nodes), TlsMode::Disable));
+    }
+
+    #[test]
     fn passwords_and_what_is_not_known_are_refused() {
         for text in ["redis://u:secret@h", "redis://:secret@h:1", "redis://h?password=x"] {
             assert!(matches!(Address::parse(text), Err(RedisError::PasswordShown)), "{text}");
@@ -163,6 +263,14 @@ mod tests {
             "rediss://h?verify=maybe",
             "unix://run/r.sock",
             "redis://%zz",
+            "redis://h?prefer=replica",
+            "redis+cluster://h?prefer=replica",
+            "redis+cluster://",
+            "redis+cluster://a,,b",
+            "redis+cluster://a/3",
+            "redis+sentinel://h",
+            "redis+sentinel://h/a?prefer=nobody",
+            "redis+sentinel:///a",
         ] {
             assert!(matches!(Address::parse(text), Err(RedisError::Address { .. })), "{text}");
         }

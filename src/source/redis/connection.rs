@@ -13,6 +13,7 @@ use crate::format::redis::command_stream::encode_command;
 use crate::source::redis::address::{Address, Host};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::reply::{Front, Reply, front};
+use crate::source::redis::sentinel::find;
 use crate::source::socket::{Socket, connect_tcp};
 use crate::source::tls::{TlsMode, wrap};
 
@@ -28,15 +29,29 @@ pub struct Access {
     pub address: Address,
     /// The password, where there is one.
     pub password: Option<SecretString>,
+    /// That of the sentinels, where there is one.
+    pub sentinel_password: Option<SecretString>,
 }
 
 impl Access {
-    /// Connects, and proves who we are where there is a password.
+    /// Connects, and proves who we are where there is a password. Sentinels are asked for the
+    /// server, each time anew.
     ///
     /// # Errors
-    /// Nobody answers, no TLS, or the server does not let us in.
+    /// Nobody answers, no TLS, or the server does not let us in; it is a whole cluster.
     pub fn connect(&self) -> Result<Connection, RedisError> {
-        let mut connection = Connection::open(&self.address)?;
+        match &self.address.host {
+            Host::Sentinel(sentinels) => find(self, sentinels)?.connect_within(PATIENCE),
+            _ => self.connect_within(PATIENCE),
+        }
+    }
+
+    /// The same, where the host answers so fast; sentinels are not asked.
+    ///
+    /// # Errors
+    /// As [`Access::connect`].
+    pub fn connect_within(&self, patience: Duration) -> Result<Connection, RedisError> {
+        let mut connection = Connection::open(&self.address, patience)?;
         if let Some(password) = &self.password {
             let user = self.address.user.as_deref();
             connection.log_in(user, password)?;
@@ -54,13 +69,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn open(address: &Address) -> Result<Self, RedisError> {
+    fn open(address: &Address, patience: Duration) -> Result<Self, RedisError> {
         let shown = address.host.to_string();
         let connect = |source| RedisError::Connect { address: shown.clone(), source };
         let socket = match &address.host {
             Host::Socket(path) => Socket::Unix(UnixStream::connect(path).map_err(connect)?),
             Host::Tcp(name, port) => {
-                let stream = connect_tcp(name, *port, PATIENCE).map_err(connect)?;
+                let stream = connect_tcp(name, *port, patience).map_err(connect)?;
                 stream.set_nodelay(true).map_err(connect)?;
                 if address.tls == TlsMode::Disable {
                     Socket::Tcp(stream)
@@ -70,6 +85,10 @@ impl Connection {
                     let failed = |what| RedisError::Tls { address: shown.clone(), what };
                     Socket::Tls(Box::new(tls.map_err(failed)?))
                 }
+            }
+            Host::Sentinel(_) | Host::Cluster(_) => {
+                let what = format!("{shown}: this can be done with one server only");
+                return Err(RedisError::Address { what });
             }
         };
         socket.set_read_timeout(Some(PATIENCE)).map_err(connect)?;

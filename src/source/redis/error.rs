@@ -48,6 +48,22 @@ pub enum RedisError {
         /// What came, or did not.
         what: String,
     },
+    /// No sentinel names a server that agrees.
+    #[error("no sentinel names the primary of {name}: {what}")]
+    Sentinel {
+        /// The name that sentinels have for it.
+        name: String,
+        /// What each of them said.
+        what: String,
+    },
+    /// A cluster cannot be understood, or is none.
+    #[error("the cluster at {address} cannot be saved: {what}")]
+    Cluster {
+        /// Host and port.
+        address: String,
+        /// Why.
+        what: String,
+    },
     /// TLS was asked for and cannot be had.
     #[error("{address} cannot be reached by TLS: {what}")]
     Tls {

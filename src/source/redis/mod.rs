@@ -5,12 +5,15 @@
 //! nothing can make a primary of us.
 
 pub mod address;
+pub mod aof;
+pub mod cluster;
 pub mod connection;
 pub mod dump_check;
 pub mod error;
 pub mod payload;
 pub mod replication;
 pub mod reply;
+pub mod sentinel;
 pub mod server;
 pub mod snapshot;
 pub mod spool;

@@ -1,11 +1,14 @@
 //! Answers of a server, taken from the front of what came.
 //!
-//! Source: the Redis protocol, RESP2; answers here are lines, numbers and bulk strings.
+//! Source: the Redis protocol, RESP2.
 
 /// Longest line of an answer.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Longest bulk string that is taken as an answer; `INFO` of a large cluster has some hundred KiB.
 const BULK_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// Most answers in a list, and most lists within each other.
+const LIST_ITEMS_MAX: i64 = 4096;
+const LIST_DEPTH_MAX: u32 = 4;
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Reply {
     Number(i64),
     /// `$5…`; none for `$-1`
     Bulk(Option<Vec<u8>>),
+    /// `*2…`; empty for `*-1`
+    List(Vec<Reply>),
 }
 
 /// What is at the front.
@@ -42,6 +47,10 @@ pub fn front_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
 /// The answer at the front.
 #[must_use]
 pub fn front(bytes: &[u8]) -> Front {
+    front_within(bytes, LIST_DEPTH_MAX)
+}
+
+fn front_within(bytes: &[u8], depth: u32) -> Front {
     let Some((line, used)) = front_line(bytes) else {
         return if bytes.len() > LINE_BYTES_MAX { Front::Unknown } else { Front::Incomplete };
     };
@@ -60,8 +69,26 @@ pub fn front(bytes: &[u8]) -> Front {
                 Some(_) => Front::Whole(Reply::Bulk(Some(bytes[used..end].to_vec())), end + 2),
             }
         }
+        (b'*', Some(-1)) => Front::Whole(Reply::List(Vec::new()), used),
+        (b'*', Some(count @ 0..=LIST_ITEMS_MAX)) if depth > 0 => {
+            front_list(bytes, used, count.unsigned_abs(), depth - 1)
+        }
         _ => Front::Unknown,
     }
+}
+
+fn front_list(bytes: &[u8], mut used: usize, count: u64, depth: u32) -> Front {
+    let mut items = Vec::new();
+    for _ in 0..count {
+        match front_within(&bytes[used..], depth) {
+            Front::Whole(item, length) => {
+                items.push(item);
+                used += length;
+            }
+            other => return other,
+        }
+    }
+    Front::Whole(Reply::List(items), used)
 }
 
 #[cfg(test)]
@@ -78,6 +105,11 @@ mod tests {
             ("$5\r\na\r\nbc\r\n", bulk("a\r\nbc")),
             ("$0\r\n\r\n", bulk("")),
             ("$-1\r\n", Reply::Bulk(None)),
+            ("*-1\r\n", Reply::List(vec![])),
+            (
+                "*2\r\n:1\r\n*1\r\n$1\r\na\r\n",
+                Reply::List(vec![Reply::Number(1), Reply::List(vec![bulk("a")])]),
+            ),
         ];
         for (text, reply) in table {
             let more = format!("{text}+X");
@@ -86,7 +118,15 @@ mod tests {
                 assert_eq!(front(&text.as_bytes()[..cut]), Front::Incomplete, "{text:?} {cut}");
             }
         }
-        for text in ["*1\r\n", "\r\n", ":x\r\n", "$-2\r\n", "$99999999999\r\n"] {
+        for text in [
+            "*5000\r\n",
+            "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
+            "*1\r\n\r\n",
+            "\r\n",
+            ":x\r\n",
+            "$-2\r\n",
+            "$99999999999\r\n",
+        ] {
             assert_eq!(front(text.as_bytes()), Front::Unknown, "{text:?}");
         }
     }

@@ -1,0 +1,269 @@
+//! Append-only files of real servers: what is restored is what a server starts from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use holdfast::format::redis::command_stream::encode_command;
+
+use crate::postgres_base::{done, nothing_is_saved, repository};
+use crate::program::{Outcome, Program};
+use crate::redis_server::{RedisServer, server_program};
+
+const AOF: [&str; 2] = ["--appendonly", "yes"];
+/// Each write is on the disk before it is answered.
+const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+fn backup(program: &Program, path: &Path) -> Outcome {
+    let named = format!("cache={}", path.display());
+    program.run(&["backup", "--json", "--redis-aof", &named])
+}
+
+/// Plain bytes that were new.
+fn new_bytes(outcome: &Outcome) -> u64 {
+    done(outcome);
+    let summary = outcome.events().pop().unwrap();
+    summary["statistics"]["new_bytes"].as_u64().unwrap()
+}
+
+#[track_caller]
+fn fails(outcome: &Outcome, id: &str) {
+    assert_eq!(outcome.code, 20, "{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains(id), "{id}: {}", outcome.stdout);
+}
+
+/// The newest snapshot as the folder of a server.
+fn restored(program: &Program) -> tempfile::TempDir {
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    done(&program.run(&["restore", "source:cache", "--target", folder.path().to_str().unwrap()]));
+    folder
+}
+
+/// Whether the files are whole, by the server's own tool.
+fn check_aof(list: &Path) {
+    let output = Command::new("redis-check-aof").arg(list).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let is_cut = said.lines().any(|line| line.contains("diff=") && !line.contains("diff=0"));
+    assert!(output.status.success() && !is_cut, "{said}");
+}
+
+/// A server that takes the files as they are, or not at all.
+fn start_strictly(kind: &str, folder: tempfile::TempDir) -> RedisServer {
+    let strict = ["--appendonly", "yes", "--aof-load-truncated", "no"];
+    RedisServer::start_in(kind, folder, &strict).unwrap()
+}
+
+fn load(server: &RedisServer, words: &[&str]) -> Child {
+    let mut load = Command::new("redis-benchmark");
+    load.args(["-s", server.path("server.sock").to_str().unwrap(), "-q", "-l", "-r", "20000"]);
+    load.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Writes of every database, in and out of transactions.
+fn write_some(server: &RedisServer, from: u32, to: u32) {
+    let mut connection = server.connect();
+    for number in from..to {
+        let key = format!("key:{number}");
+        let value = format!("value {number} ").repeat(number as usize % 30);
+        let db = if number % 7 == 0 { "3" } else { "0" };
+        let commands: [&[&str]; 5] = [
+            &["SELECT", db],
+            &["MULTI"],
+            &["SET", &key, &value],
+            &["RPUSH", "list", &key],
+            &["EXEC"],
+        ];
+        for words in commands {
+            let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+            connection.send(&encode_command(&words)).unwrap();
+        }
+        for _ in 0..4 {
+            connection.answer("writing").unwrap();
+        }
+        // The answer to EXEC is a list, which is taken from the bytes.
+        let mut buffer = [0; 4096];
+        connection.read(&mut buffer, "writing").unwrap();
+    }
+}
+
+#[test]
+fn redis_aof_of_a_running_server_is_what_a_server_starts_from() {
+    for (kind, stamps) in [("redis-7", "yes"), ("redis-7", "no"), ("valkey-9", "yes")] {
+        let more = ["--aof-timestamp-enabled", stamps];
+        let Some(server) = RedisServer::start(kind, &[&ALWAYS[..], &more].concat()) else {
+            continue;
+        };
+        let program = repository();
+        write_some(&server, 0, 300);
+        server.ask("BGREWRITEAOF");
+        server.wait_until("it is written anew", |info| {
+            info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrites:1")
+        });
+        write_some(&server, 300, 500);
+        let digest = server.digest();
+        new_bytes(&backup(&program, &server.path("appendonlydir")));
+        let folder = restored(&program);
+        if kind == "redis-7" {
+            check_aof(&folder.path().join("appendonlydir/appendonly.aof.manifest"));
+        }
+        let names = names_in(&folder.path().join("appendonlydir"));
+        assert_eq!(names.len(), 3, "{names:?}");
+        drop(server);
+        let copy = start_strictly(kind, folder);
+        assert_eq!(copy.digest(), digest, "{kind}");
+        assert_ne!(copy.ask("DBSIZE"), "0");
+    }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn redis_aof_increments_cost_what_was_appended_and_a_rewrite_costs_little() {
+    let Some(server) = RedisServer::start("redis-7", &AOF) else { return };
+    server.fill(20_000);
+    server.ask("BGREWRITEAOF");
+    server.wait_until("it is written anew", |info| info.contains("aof_rewrites:1"));
+    server.wait_until("it is done", |info| info.contains("aof_rewrite_in_progress:0"));
+    let program = repository();
+    let folder = server.path("");
+    let first = new_bytes(&backup(&program, &folder));
+    assert!(first > 5_000_000, "{first}");
+    write_some(&server, 0, 200);
+    let second = new_bytes(&backup(&program, &folder));
+    assert!(second < 300_000, "{second}");
+    let third = new_bytes(&backup(&program, &folder));
+    assert!(third < 100_000, "{third}");
+    // The base is a new file of another name then, and its keys are the same.
+    server.ask("BGREWRITEAOF");
+    server.wait_until("it is written anew", |info| info.contains("aof_rewrites:2"));
+    server.wait_until("it is done", |info| info.contains("aof_rewrite_in_progress:0"));
+    let fourth = new_bytes(&backup(&program, &folder));
+    assert!(fourth < first / 10, "{fourth} of {first}");
+}
+
+#[test]
+fn redis_aof_of_commands_only_and_of_an_old_server_come_back() {
+    for (kind, preamble) in [("redis-7", "no"), ("redis-6", "yes"), ("redis-6", "no")] {
+        let more = ["--aof-use-rdb-preamble", preamble];
+        let Some(server) = RedisServer::start(kind, &[&ALWAYS[..], &more].concat()) else {
+            continue;
+        };
+        write_some(&server, 0, 200);
+        server.ask("BGREWRITEAOF");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        server.wait_until("it is written anew", |info| {
+            info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
+        });
+        write_some(&server, 200, 300);
+        let digest = server.digest();
+        let program = repository();
+        let outcome = backup(&program, &server.path(""));
+        done(&outcome);
+        assert!(!outcome.stdout.contains("not known"), "{}", outcome.stdout);
+        let folder = restored(&program);
+        if kind == "redis-6" {
+            let written = fs::read(server.path("appendonly.aof")).unwrap();
+            assert!(fs::read(folder.path().join("appendonly.aof")).unwrap() == written);
+            assert_eq!(written.starts_with(b"REDIS"), preamble == "yes");
+        } else {
+            assert!(folder.path().join("appendonlydir/appendonly.aof.2.base.aof").exists());
+        }
+        drop(server);
+        assert_eq!(start_strictly(kind, folder).digest(), digest, "{kind} {preamble}");
+    }
+}
+
+#[test]
+fn redis_aof_is_consistent_while_it_is_written_and_written_anew() {
+    let Some(server) = RedisServer::start("redis-7", &AOF) else { return };
+    server.fill(30_000);
+    let program = repository();
+    let mut loads = [
+        load(&server, &["-t", "set,lpush,incr", "-d", "700"]),
+        load(&server, &["-P", "5", "eval", TRANSFER, "2", "from:__rand_int__", "to"]),
+    ];
+    for round in 0..4 {
+        server.ask("BGREWRITEAOF");
+        if round % 2 == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        done(&backup(&program, &server.path("appendonlydir")));
+        let folder = restored(&program);
+        check_aof(&folder.path().join("appendonlydir/appendonly.aof.manifest"));
+        let copy = start_strictly("redis-7", folder);
+        // Both halves of a script are there, or neither.
+        let sum = copy.ask(&format!("EVAL {SUM} 0"));
+        assert_eq!(sum, "0", "round {round}");
+    }
+    for load in &mut loads {
+        load.kill().unwrap();
+        load.wait().unwrap();
+    }
+}
+
+/// Takes from one key and gives to another.
+const TRANSFER: &str = "redis.call('decrby',KEYS[1],3);redis.call('incrby',KEYS[2],3)";
+const SUM: &str = "local\ts=tonumber(redis.call('get','to')or'0');\
+    for\t_,k\tin\tipairs(redis.call('keys','from:*'))do\ts=s+redis.call('get',k)end;return\ts";
+
+/// A folder as a killed server leaves it, with the end of its last file.
+fn folder_with(tail: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    let files = folder.path().join("appendonlydir");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("appendonly.aof.manifest"), LIST).unwrap();
+    fs::write(files.join("appendonly.aof.1.incr.aof"), SET).unwrap();
+    fs::write(files.join("appendonly.aof.2.incr.aof"), [SET, tail].concat()).unwrap();
+    (folder, files)
+}
+
+const LIST: &str = "file appendonly.aof.1.incr.aof seq 1 type i\n\
+    file appendonly.aof.2.incr.aof seq 2 type i\n";
+const SET: &[u8] = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n";
+
+#[test]
+fn redis_aof_that_ends_within_a_command_is_cut_and_damage_saves_nothing() {
+    if server_program("redis-7").is_none() {
+        return;
+    }
+    let program = repository();
+    for tail in [&b"*2\r\n$4\r\nINCR\r\n$1\r\n"[..], b"*1\r\n$5\r\nMULTI\r\n", b"#TS:16282174"] {
+        let (folder, _) = folder_with(tail);
+        let outcome = backup(&program, folder.path());
+        done(&outcome);
+        let said = format!("{} bytes are left out (HF-REDIS-023)", tail.len());
+        assert!(outcome.stdout.contains(&said), "{}", outcome.stdout);
+        let copy = restored(&program);
+        check_aof(&copy.path().join("appendonlydir/appendonly.aof.manifest"));
+        assert_eq!(start_strictly("redis-7", copy).ask("GET k"), "2");
+    }
+    let program = repository();
+    let (folder, files) = folder_with(b"not a command\r\n");
+    fails(&backup(&program, folder.path()), "HF-REDIS-021");
+    let last = files.join("appendonly.aof.2.incr.aof");
+    fs::write(&last, SET).unwrap();
+    let manifest = files.join("appendonly.aof.manifest");
+    for damaged in ["", "file", "file ../x seq 1 type i\n", "\0\0\0"] {
+        fs::write(&manifest, damaged).unwrap();
+        fails(&backup(&program, &files), "HF-REDIS-021");
+    }
+    fs::write(&manifest, LIST).unwrap();
+    let earlier = files.join("appendonly.aof.1.incr.aof");
+    fs::write(&earlier, &SET[..30]).unwrap();
+    fails(&backup(&program, &files), "HF-REDIS-021");
+    fs::remove_file(&earlier).unwrap();
+    fails(&backup(&program, &files), "HF-REDIS-021");
+    fs::remove_file(&manifest).unwrap();
+    fails(&backup(&program, &files), "HF-REDIS-020");
+    fails(&backup(&program, Path::new("/nowhere")), "HF-REDIS-020");
+    nothing_is_saved(&program);
+    fs::write(&earlier, SET).unwrap();
+    fs::write(&manifest, LIST).unwrap();
+    done(&backup(&program, &files));
+}

@@ -1,0 +1,193 @@
+//! Servers that real sentinels name, before and after a failover.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use holdfast::source::redis::address::Address;
+use holdfast::source::redis::connection::{Access, Connection};
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use crate::postgres_base::{done, nothing_is_saved, repository};
+use crate::program::{Outcome, Program};
+use crate::redis_server::{PATIENCE, RedisServer, ask, free_port, server_program, shown};
+
+const PASSWORD: &str = "of-the-sentinel";
+
+/// A sentinel with a password, ended with the test.
+struct Sentinel {
+    process: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Sentinel {
+    fn start(primary: u16) -> Self {
+        let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+        let port = free_port();
+        let config = format!(
+            "port {port}\nbind 127.0.0.1\nrequirepass {PASSWORD}\n\
+             sentinel monitor db 127.0.0.1 {primary} 1\n\
+             sentinel down-after-milliseconds db 500\nsentinel failover-timeout db 2000\n"
+        );
+        let path = folder.path().join("sentinel.conf");
+        fs::write(&path, config).unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(server_program("redis-7").unwrap());
+        command.arg(&path).arg("--sentinel").current_dir(folder.path()).stdin(Stdio::null());
+        let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let this = Self { process, port, _folder: folder };
+        this.wait_until("it answers", |connection| {
+            connection.is_some_and(|connection| ask(connection, "PING").is_ok())
+        });
+        this
+    }
+
+    fn wait_until(&self, what: &str, is_so: impl Fn(Option<&mut Connection>) -> bool) {
+        let address = Address::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let password = Some(SecretString::from(PASSWORD));
+        let access = Access { address, password, sentinel_password: None };
+        let begun = Instant::now();
+        while !is_so(access.connect().ok().as_mut()) {
+            assert!(begun.elapsed() < PATIENCE, "never came: {what}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// A sentinel that has not heard of anything since.
+fn stale_sentinel(primary: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut buffer = [0; 1000];
+            while let Ok(1..) = client.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer);
+                let digits = primary.to_string();
+                let reply = if text.contains("AUTH") {
+                    "+OK\r\n".to_owned()
+                } else {
+                    format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{digits}\r\n", digits.len())
+                };
+                if client.write_all(reply.as_bytes()).is_err() {
+                    break;
+                }
+                buffer.fill(0);
+            }
+        }
+    });
+    port
+}
+
+fn server(port: u16, more: &[&str]) -> Option<RedisServer> {
+    let port = port.to_string();
+    let words = ["--port", &port, "--bind", "127.0.0.1", "--repl-ping-replica-period", "1"];
+    RedisServer::start("redis-7", &[&words[..], more].concat())
+}
+
+fn new_bytes(outcome: &Outcome) -> u64 {
+    done(outcome);
+    outcome.events().pop().unwrap()["statistics"]["new_bytes"].as_u64().unwrap()
+}
+
+fn syncs(server: &RedisServer) -> u64 {
+    let info = server.ask("INFO");
+    let line = info.lines().find_map(|line| line.strip_prefix("sync_full:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+fn password_file(program: &Program) -> String {
+    let path = program.write("sentinel-password", PASSWORD);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+#[test]
+fn redis_sentinel_names_the_primary_before_and_after_a_failover() {
+    let (first, second) = (free_port(), free_port());
+    let Some(mut primary) = server(first, &[]) else { return };
+    primary.fill(5000);
+    let follow = ["--replicaof", "127.0.0.1", &first.to_string()];
+    let replica = server(second, &follow).unwrap();
+    replica.wait_until("the replica is in step", |info| info.contains("master_link_status:up"));
+    let sentinel = Sentinel::start(first);
+    sentinel.wait_until("it knows the replica", |connection| {
+        let reply = ask(connection.unwrap(), "SENTINEL REPLICAS db");
+        reply.is_ok_and(|reply| {
+            let said = shown(reply);
+            said.contains(&second.to_string()) && said.contains("master-link-status ok")
+        })
+    });
+    let program = repository();
+    let password = password_file(&program);
+    // One that is not there, one that is wrong, one that is right.
+    let (gone, stale) = (free_port(), stale_sentinel(second));
+    let places = format!("127.0.0.1:{gone},127.0.0.1:{stale},127.0.0.1:{}", sentinel.port);
+    let uri = format!("redis+sentinel://{places}/db");
+    let backup = |uri: &str, more: &[&str]| {
+        let named = format!("cache={uri}");
+        program.run(&[&["backup", "--json", "--redis", &named], more].concat())
+    };
+    let refused = backup(&uri, &[]);
+    assert_eq!(refused.code, 20, "{}", refused.stdout);
+    assert!(refused.stdout.contains("HF-REDIS-024"), "{}", refused.stdout);
+    assert!(refused.stdout.contains("NOAUTH"), "{}", refused.stdout);
+    let unknown = backup(
+        &format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port),
+        &["--redis-sentinel-password-file", &password],
+    );
+    assert!(unknown.stdout.contains("knows no other"), "{}", unknown.stdout);
+    nothing_is_saved(&program);
+    let first_bytes = new_bytes(&backup(&uri, &["--redis-sentinel-password-file", &password]));
+    assert_eq!((syncs(&primary), syncs(&replica)), (2, 0));
+    done(&backup(&format!("{uri}?prefer=replica"), &[]));
+    assert_eq!((syncs(&primary), syncs(&replica)), (2, 1));
+    let digest = primary.digest();
+    primary.kill();
+    // It is remembered where the password is; the failover is waited for.
+    let after = new_bytes(&backup(&uri, &[]));
+    assert!(after < first_bytes / 5, "{after} of {first_bytes}");
+    assert_eq!(syncs(&replica), 2);
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    let target = folder.path().to_str().unwrap();
+    done(&program.run(&["restore", "source:cache", "--target", target]));
+    fs::rename(folder.path().join("cache.rdb"), folder.path().join("dump.rdb")).unwrap();
+    assert_eq!(RedisServer::start_in("redis-7", folder, &[]).unwrap().digest(), digest);
+}
+
+#[test]
+fn redis_sentinel_passwords_come_from_the_configuration_too() {
+    let port = free_port();
+    let Some(server) = server(port, &[]) else { return };
+    server.fill(100);
+    let sentinel = Sentinel::start(port);
+    let mut program = repository();
+    let password = password_file(&program);
+    let uri = format!("redis+sentinel://127.0.0.1:{}/db", sentinel.port);
+    let config = format!(
+        "version = 1\n[secrets]\np = {{ file = \"{password}\" }}\n[sources.cache]\n\
+         kind = \"redis\"\nconnection = \"{uri}\"\nsentinel-password = \"secret:p\"\n"
+    );
+    let config = program.write("config.toml", &config);
+    done(&program.run(&["-c", &config, "backup", "cache"]));
+    let command = format!("cat {password}");
+    program.set("HOLDFAST_REDIS_SENTINEL_PASSWORD_COMMAND", &command);
+    done(&program.run(&["backup", "--redis", &format!("other={uri}")]));
+    program.set("HOLDFAST_REDIS_SENTINEL_PASSWORD_COMMAND", "");
+    let option = ["--redis-sentinel-password-command", &command];
+    let named = format!("third={uri}");
+    done(&program.run(&[&["backup", "--redis", &named], &option[..]].concat()));
+}
