@@ -47,6 +47,7 @@ pub mod progress;
 pub mod reading;
 pub mod redis;
 pub mod redis_files;
+pub mod redis_found;
 pub mod replicas;
 pub mod secret_file;
 pub mod secrets;

@@ -202,7 +202,7 @@ fn password_of(
     Ok(environment.text("REDISCLI_AUTH")?.map(SecretString::from))
 }
 
-/// The error for people.
+/// The error for people, with the end of the log of a server of ours.
 #[must_use]
 pub fn failed(error: &RedisError) -> CommandError {
     CommandError::classify(error, &redis::SERVER)

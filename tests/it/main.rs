@@ -48,6 +48,7 @@ mod postgres_wal;
 mod program;
 mod prune;
 mod redis_dump;
+mod redis_into;
 mod redis_records;
 mod redis_server;
 mod redis_vectors;

@@ -35,6 +35,7 @@ pub mod restore;
 pub mod restore_dump;
 pub mod restore_into;
 pub mod restore_postgres;
+pub mod restore_redis;
 pub mod restore_run;
 pub mod scrub;
 #[cfg(feature = "webdav")]

@@ -1,0 +1,132 @@
+//! `holdfast restore --into redis://…`: a dump straight into an empty server of Redis or Valkey.
+//!
+//! The dump is read twice: once to know that all of it is sound and can be loaded, and only then to
+//! load it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::cli::command::restore::RestoreArgs;
+use crate::cli::context::Context;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::explain::{redis, usage};
+use crate::cli::reading::Reading;
+use crate::cli::redis::{access_of, failed};
+use crate::cli::redis_found::{FeedError, FoundDump, find};
+use crate::cli::signals::signals;
+use crate::format::redis::load_plan::{LoadPlan, LoadPlanner};
+use crate::progress::Progress;
+use crate::restore::error::with_causes;
+use crate::source::redis::connection::Access;
+use crate::source::redis::error::RedisError;
+use crate::source::redis::loader::{Loaded, Loader, now_ms};
+use crate::source::redis::server_fitness::require_empty;
+use crate::units::format_duration;
+
+/// The name by which secrets of the target are looked for: no source's password goes to a server
+/// that is another one.
+const TARGET_NAME: &str = "into";
+
+/// Whether that is the address of a Redis server.
+#[must_use]
+pub fn is_address(connection: &str) -> bool {
+    let schemes = ["redis://", "rediss://", "unix://", "redis+unix://"];
+    schemes.iter().any(|scheme| connection.starts_with(scheme))
+}
+
+/// Loads a dump into the server at `connection`.
+pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Exit, CommandError> {
+    let started = Instant::now();
+    if args.into.is_for_postgres() {
+        let what = "--table, --jobs, --from-database, --no-owner, --pg-bin and --workspace are \
+                    for PostgreSQL";
+        return Err(CommandError::new(&usage::ARGUMENT, what));
+    }
+    if args.postgres.point.is_given() {
+        let what = "a dump has no other point in time than its own";
+        return Err(CommandError::new(&usage::ARGUMENT, what));
+    }
+    let access = access_of(connection, TARGET_NAME, &args.into.redis_password, context)?;
+    let selector = context.selector(&args.snapshot)?;
+    let reading =
+        if args.from_any { Reading::open_any(context)?.0 } else { Reading::open(context)? };
+    let found = find(&reading, context, &selector)?;
+    // Asked before the dump is read, which may take long, and once more after.
+    let asked = access.connect().and_then(|mut server| require_empty(&mut server));
+    asked.map_err(|error| failed(&error))?;
+    let plan = plan_of(&found, &reading, context)?;
+    signals().arm();
+    let loaded = load(&found, &reading, context, (&access, plan));
+    if let (Err(error), Some(exit)) = (&loaded, signals().came()) {
+        context.output.warning(error.what());
+        return Ok(exit);
+    }
+    let loaded = loaded?;
+    let keys: u64 = loaded.keys.values().sum();
+    let (output, took) = (&context.output, started.elapsed());
+    output.note(&format!(
+        "Loaded {keys} keys of {} databases and {} libraries of functions of snapshot {} into {} \
+         in {}",
+        loaded.keys.len(),
+        loaded.functions,
+        &found.id[..8],
+        access.address.host,
+        format_duration(took),
+    ));
+    if loaded.expired > 0 {
+        output.note(&format!("{} keys had expired since and were left out", loaded.expired));
+    }
+    output.summary(
+        Exit::Done,
+        &json!({
+            "snapshot": found.id, "keys": loaded.keys, "expired": loaded.expired,
+            "functions": loaded.functions, "seconds": took.as_secs_f64(),
+        }),
+    );
+    Ok(Exit::Done)
+}
+
+fn plan_of(
+    found: &FoundDump,
+    reading: &Reading,
+    context: &Context,
+) -> Result<LoadPlan, CommandError> {
+    let mut planner = LoadPlanner::new(now_ms());
+    let progress = Arc::new(Progress::default());
+    let watch = context.watch(&progress);
+    let fed = found.feed(reading, &progress, &mut |bytes| {
+        planner.take(bytes);
+        Ok(())
+    });
+    watch.finish();
+    fed?;
+    Ok(planner.finish())
+}
+
+fn load(
+    found: &FoundDump,
+    reading: &Reading,
+    context: &Context,
+    (access, plan): (&Access, LoadPlan),
+) -> Result<Loaded, CommandError> {
+    let mut loader = Loader::prepare(access, plan).map_err(|error| failed(&error))?;
+    let progress = Arc::new(Progress::default());
+    let watch = context.watch(&progress);
+    let fed = found.feed(reading, &progress, &mut |bytes| {
+        if signals().came().is_some() {
+            return Err(loader.failed(RedisError::Cancelled));
+        }
+        loader.take(bytes)
+    });
+    watch.finish();
+    match fed {
+        Ok(()) => loader.finish_dump().map_err(|error| failed(&error)),
+        Err(FeedError::Read(error)) => {
+            let state = loader.failed(RedisError::Cancelled).to_string();
+            Err(CommandError::new(&redis::NOT_LOADED, state).because_text(&with_causes(&error)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
