@@ -123,6 +123,11 @@ fn redis_kind(error: &RedisError) -> &'static Explanation {
         RedisError::NotReady { .. } => &redis::NOT_READY,
         RedisError::Dump { .. } => &redis::DUMP,
         RedisError::Spool { .. } => &redis::SPOOL,
+        RedisError::UnfitServer { .. } => &redis::UNFIT_SERVER,
+        RedisError::UnfitDump(_) => &redis::UNFIT_DUMP,
+        RedisError::NotLoaded { .. } | RedisError::Cancelled => &redis::NOT_LOADED,
+        RedisError::OtherKeys { .. } => &redis::OTHER_KEYS,
+        RedisError::LocalServer { .. } => &redis::NOT_STARTED,
     }
 }
 

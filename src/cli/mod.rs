@@ -50,6 +50,7 @@ pub mod redis;
 pub mod redis_archive;
 pub mod redis_cluster;
 pub mod redis_files;
+pub mod redis_found;
 pub mod replicas;
 pub mod secret_file;
 pub mod secrets;

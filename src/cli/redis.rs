@@ -250,7 +250,7 @@ fn password_of(
     secrets.credential(&places.credential)
 }
 
-/// The error for people.
+/// The error for people, with the end of the log of a server of ours.
 #[must_use]
 pub fn failed(error: &RedisError) -> CommandError {
     CommandError::classify(error, &redis::SERVER)

@@ -51,6 +51,7 @@ mod prune;
 mod redis_aof;
 mod redis_cluster;
 mod redis_dump;
+mod redis_into;
 mod redis_records;
 mod redis_sentinel;
 mod redis_server;

@@ -21,7 +21,7 @@ fn backup(program: &Program, server: &RedisServer) -> Outcome {
 }
 
 #[track_caller]
-fn fails(outcome: &Outcome, id: &str) {
+pub fn fails(outcome: &Outcome, id: &str) {
     assert!(outcome.stderr.contains(id), "{id}: {}\n{}", outcome.stdout, outcome.stderr);
     assert!(matches!(outcome.code, 2 | 20), "{}: {}", outcome.code, outcome.stderr);
 }
@@ -67,6 +67,18 @@ fn redis_dump_of_every_server_comes_back_by_name() {
         assert_eq!(copy.ask("DBSIZE"), "5004");
         assert_eq!(copy.digest(), digest, "{kind}");
     }
+}
+
+#[test]
+fn redis_dump_of_valkey_holds_fields_that_expire() {
+    let Some(server) = RedisServer::start("valkey-9", &[]) else { return };
+    server.ask("HSETEX hash PX 100000000 FIELDS 1 field value");
+    let program = repository();
+    done(&backup(&program, &server));
+    let copy = RedisServer::start_in("valkey-9", restored(&program), &[]).unwrap();
+    assert_eq!(copy.ask("HPEXPIRETIME hash FIELDS 1 field"), {
+        server.ask("HPEXPIRETIME hash FIELDS 1 field")
+    });
 }
 
 #[test]

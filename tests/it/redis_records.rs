@@ -11,7 +11,7 @@ use crate::program::Program;
 use crate::redis_server::{KINDS, RedisServer};
 
 /// Values of every encoding that a server has, small and large.
-const FILL: &str = r"
+pub const FILL: &str = r"
 math.randomseed(7)
 for i = 1, 400 do
   redis.call('SET', 'k' .. i, string.rep('abcdef', i % 40) .. i)
@@ -45,7 +45,7 @@ redis.call('SET', 'k1', 'of another database')
 for i = 1, 3000 do redis.call('HSET', 'hugehash', 'field:' .. i, string.rep('w', 40)) end
 ";
 
-fn script(server: &RedisServer, lua: &str) {
+pub fn script(server: &RedisServer, lua: &str) {
     server.connect().command(&[b"EVAL", lua.as_bytes(), b"0"], "filling").unwrap();
 }
 

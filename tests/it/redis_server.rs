@@ -165,7 +165,7 @@ pub fn shown(reply: Reply) -> String {
         Reply::Line(text) | Reply::Error(text) => text,
         Reply::Number(number) => number.to_string(),
         Reply::Bulk(bytes) => String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned(),
-        Reply::List(items) => items.into_iter().map(shown).collect::<Vec<_>>().join(" "),
+        Reply::Array(replies) => replies.into_iter().map(shown).collect::<Vec<_>>().join(" "),
     }
 }
 

@@ -35,6 +35,7 @@ pub mod replica;
 pub mod restore;
 pub mod restore_dump;
 pub mod restore_into;
+pub mod restore_journal;
 pub mod restore_postgres;
 pub mod restore_redis;
 pub mod restore_run;

@@ -15,6 +15,7 @@ Examples:
   holdfast restore @2026-03-01 --target / --include /etc/nginx --dry-run
   holdfast restore latest:/home --tar - | ssh other tar -x
   holdfast restore source:shop --into postgres://admin@db/shop_restored
+  holdfast restore source:cache --into redis://admin@new-cache:6379
 
 The path after the colon is put into the target itself: no folders are added above it. What is in
 the target and not in the snapshot stays, unless --delete is given.";

@@ -1,4 +1,5 @@
-//! What `holdfast restore --into` does: a dump into a new database of a running server.
+//! What `holdfast restore --into` does: a dump into a new database of a running server of
+//! PostgreSQL; one of Redis is given to `restore_redis`.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use crate::backup::postgres_base::Access;
 #[cfg(feature = "mount")]
 use crate::cli::base_into::BaseInto;
 use crate::cli::command::restore::RestoreArgs;
+use crate::cli::command::restore_redis;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain;
@@ -20,6 +22,7 @@ use crate::cli::fetched_dump::{FetchedDump, dump_of, not_restored};
 use crate::cli::live_server::variables;
 use crate::cli::postgres::{access_of, failed};
 use crate::cli::reading::Reading;
+use crate::cli::redis::RedisPasswordArgs;
 #[cfg(feature = "mount")]
 use crate::cli::signals::signals;
 #[cfg(feature = "mount")]
@@ -36,9 +39,10 @@ const JOBS_DEFAULT: u32 = 4;
 
 /// Arguments of a restore into a server.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Into a PostgreSQL server")]
+#[command(next_help_heading = "Into a server of PostgreSQL or Redis")]
 pub struct IntoArgs {
-    /// Restore a dump into a new database of this name, made at the end: postgres://USER@HOST/NAME
+    /// Restore a dump into a new database of this name, made at the end: postgres://USER@HOST/NAME;
+    /// or into an empty server: redis://USER@HOST:PORT, rediss://, unix:///SOCKET
     #[arg(long, value_name = "CONNECTION", conflicts_with_all = ["target", "tar", "include", "exclude", "delete", "verify", "dry_run"])]
     pub into: Option<String>,
     /// Rows of this table only, as SCHEMA.NAME, with the definitions of all (repeatable)
@@ -59,10 +63,29 @@ pub struct IntoArgs {
     /// Where the dump is put meanwhile; takes its whole size [default: the temporary folder]
     #[arg(long, value_name = "DIR", requires = "into")]
     pub workspace: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
+    pub redis_password: RedisPasswordArgs,
+}
+
+impl IntoArgs {
+    /// Whether something is given that is for PostgreSQL only.
+    #[must_use]
+    pub fn is_for_postgres(&self) -> bool {
+        !self.table.is_empty()
+            || self.jobs.is_some()
+            || self.from_database.is_some()
+            || self.no_owner
+            || self.pg_bin.is_some()
+            || self.workspace.is_some()
+    }
 }
 
 /// Restores a dump into the database that `connection` names.
 pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Exit, CommandError> {
+    if restore_redis::is_address(connection) {
+        return restore_redis::run(args, connection, context);
+    }
     let started = Instant::now();
     let selector = context.selector(&args.snapshot)?;
     let reading =

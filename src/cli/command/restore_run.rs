@@ -14,8 +14,8 @@ use crate::cli::command::cat::CatArgs;
 use crate::cli::command::restore::{Overwrite as OverwriteChoice, RestoreArgs};
 use crate::cli::command::restore_dump;
 use crate::cli::command::restore_into;
+use crate::cli::command::restore_journal;
 use crate::cli::command::restore_postgres;
-use crate::cli::command::restore_redis;
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{self, postgres, repository, source, usage};
@@ -59,7 +59,7 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<Exit, CommandError> 
     }
     let is_redis = matches!(redis_facts_of(&snapshot)?, Some(RedisFacts::Redis(_)));
     if selector.path.is_none() && args.tar.is_none() && is_redis && args.postgres.point.is_given() {
-        return restore_redis::run(&reading, &snapshot.source, args, context);
+        return restore_journal::run(&reading, &snapshot.source, args, context);
     }
     if args.postgres.point.is_given() {
         let what = format!("snapshot {} has no log that leads to other moments", &id[..8]);

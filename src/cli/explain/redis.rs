@@ -137,4 +137,40 @@ replaced, or a slot had none at all: a key may stand in two of the dumps, or in 
 is kept, has the tag holdfast:inconsistent, and says before and after in NAME.cluster.json.
 
 What to do: run it again when the cluster is at rest (redis-cli --cluster check HOST:PORT).";
+    UNFIT_SERVER: "HF-REDIS-030", Refused, "the server cannot take the dump",
+"A dump is loaded only into a server that has no key in any database, follows nobody, is not loading,
+owns all slots where it is a node of a cluster, and reads dumps of that version. It was asked, and
+nothing was written.
+
+What to do: name an empty server, of the version that was saved or a newer one; a dump of Valkey 9
+needs Valkey 9. FLUSHALL empties a server that may be emptied. A value above proto-max-bulk-len
+needs a higher one there. A whole cluster is restored node by node from files: --target FILE.rdb.";
+    NOT_LOADED: "HF-REDIS-031", Failed, "the dump was loaded in part only",
+"The connection broke, the server refused something (out of memory: maxmemory with noeviction), or
+the restore was told to stop. The server holds a part of the data: it must not be used as it is.
+
+What to do: read the cause and remove it, empty the server with FLUSHALL, and run it again. It is
+never gone on with from the middle.";
+    OTHER_KEYS: "HF-REDIS-032", Findings, "the server does not hold what it was given",
+"Every command was answered with success, but the number of keys is another one: the server has
+evicted some (maxmemory with another policy than noeviction), or somebody else writes to it.
+
+What to do: keep others away, raise maxmemory, FLUSHALL, and run it again.";
+    UNFIT_DUMP: "HF-REDIS-033", Refused, "the dump cannot be loaded by commands",
+"It is not whole, or holds what no command can say: what a module keeps beside its keys, slots that
+were on their way between nodes, or something newer than this program. Nothing was written.
+
+What to do: restore the file, which is what the server sent, and start a server on it:
+holdfast restore SNAPSHOT --target dump.rdb";
+    NOT_STARTED: "HF-REDIS-035", Findings, "the server of a drill does not come up",
+"The server was started on the restored folder and ended, or did not load its data. The last lines of
+its log stand with the error.
+
+What to do: read them. A module that the data need is loaded with --set loadmodule=FILE; a folder
+that the server's user cannot enter is another one with --workspace.";
+    NO_DUMP: "HF-REDIS-037", Usage, "the snapshot has no dump of Redis or Valkey",
+"What was named is another kind of source, or a path that is not there.
+
+What to do: holdfast snapshots; holdfast ls SNAPSHOT. A dump in a tree or stream is named by its
+path: SNAPSHOT:PATH.";
 }

@@ -6,6 +6,10 @@
 
 use crate::format::redis::crc64::Crc64;
 use crate::format::redis::grammar::{Dialect, Form, Part, Step, Walk, form};
+use crate::format::redis::opcode::{
+    AUX, END, EXPIRE_MS, EXPIRE_S, FREQUENCY, FUNCTION, IDLE, KEY_META_OR_SLOT_IMPORT, MODULE_AUX,
+    RESIZE, SELECT, SLOT_INFO,
+};
 use crate::format::redis::text::{Front, number};
 
 /// A record or element that is longer is not sorted.
@@ -17,23 +21,6 @@ pub const LOOKAHEAD_BYTES: usize = ATOM_BYTES_MAX + 64;
 
 /// The newest dumps of Redis that are known to the last byte.
 const REDIS_VERSION_MAX: u32 = 12;
-
-const KEY_META_OR_SLOT_IMPORT: u8 = 243;
-const SLOT_INFO: u8 = 244;
-const FUNCTION: u8 = 245;
-const MODULE_AUX: u8 = 247;
-/// Seconds since the last access.
-pub const IDLE: u8 = 248;
-/// Frequency of access.
-pub const FREQUENCY: u8 = 249;
-const AUX: u8 = 250;
-const RESIZE: u8 = 251;
-/// Expiry in milliseconds since 1970.
-pub const EXPIRE_MS: u8 = 252;
-/// Expiry in seconds since 1970.
-pub const EXPIRE_S: u8 = 253;
-const SELECT: u8 = 254;
-const END: u8 = 255;
 
 /// What a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +90,7 @@ pub struct DumpParts {
     long: Option<Long>,
     walk: Walk,
     dialect: Dialect,
+    version: u32,
     is_known: bool,
     has_sum: bool,
     database: u64,
@@ -119,6 +107,7 @@ impl Default for DumpParts {
             long: None,
             walk: Walk::default(),
             dialect: Dialect::Redis,
+            version: 0,
             is_known: false,
             has_sum: false,
             database: 0,
@@ -180,6 +169,22 @@ impl DumpParts {
         self.created
     }
 
+    /// Whether the part given last is the end of what it belongs to: a record, all elements of a
+    /// table, or what stands between them.
+    pub fn is_complete(&mut self) -> bool {
+        let is_long = self
+            .long
+            .as_mut()
+            .is_some_and(|long| long.pending > 0 || !long.walk.is_done() || long.value.is_some());
+        !is_long && !matches!(self.state, State::Elements(_, 1..))
+    }
+
+    /// Version of the dump's form, as its magic says.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
     /// How it ended; to be asked when all bytes were taken.
     #[must_use]
     pub fn ending(&self) -> Ending {
@@ -237,7 +242,7 @@ impl DumpParts {
         match self.state {
             State::Magic => match magic(bytes) {
                 Front::Is((dialect, version), length) => {
-                    self.dialect = dialect;
+                    (self.dialect, self.version) = (dialect, version);
                     self.has_sum = dialect == Dialect::Valkey || version >= 5;
                     self.is_known = match dialect {
                         Dialect::Redis => version <= REDIS_VERSION_MAX,

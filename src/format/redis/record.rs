@@ -7,9 +7,9 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::format::redis::dump_parts::{EXPIRE_MS, EXPIRE_S, FREQUENCY, IDLE};
 use crate::format::redis::grammar::{Dialect, Form, Part, Step, Walk, form};
 use crate::format::redis::lzf::Compressor;
+use crate::format::redis::opcode::{EXPIRE_MS, EXPIRE_S, FREQUENCY, IDLE};
 use crate::format::redis::text::{
     Front, number, put_canonical, put_number, put_original, text_length,
 };

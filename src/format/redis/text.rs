@@ -91,6 +91,34 @@ pub fn text_length(bytes: &[u8]) -> Front<()> {
     }
 }
 
+/// Appends what a text of a dump stands for; `None` where it is none, or longer than `bytes_max`.
+pub fn put_plain(text: &[u8], bytes_max: u64, out: &mut Vec<u8>) -> Option<()> {
+    let (first, rest) = text.split_first()?;
+    let integer = match first {
+        0xc0 => Some(i32::from(rest.first()?.cast_signed())),
+        0xc1 => Some(i32::from(i16::from_le_bytes(*rest.first_chunk()?))),
+        0xc2 => Some(i32::from_le_bytes(*rest.first_chunk()?)),
+        _ => None,
+    };
+    if let Some(integer) = integer {
+        out.extend_from_slice(integer.to_string().as_bytes());
+        return Some(());
+    }
+    if *first == LZF {
+        let Front::Is(packed, first) = number(rest) else { return None };
+        let rest = &rest[first as usize..];
+        let Front::Is(length, second) = number(rest) else { return None };
+        let packed = rest[second as usize..].get(..usize::try_from(packed).ok()?)?;
+        return if length > bytes_max { None } else { decompress(packed, length as usize, out) };
+    }
+    let Front::Is(length, head) = number(text) else { return None };
+    if length > bytes_max {
+        return None;
+    }
+    out.extend_from_slice(text.get(head as usize..)?.get(..length as usize)?);
+    Some(())
+}
+
 /// Appends a text of a dump as records have it: LZF decoded where that can be.
 pub fn put_canonical(text: &[u8], out: &mut Vec<u8>) {
     if text.first() == Some(&LZF) && put_unpacked(text, out).is_some() {
@@ -150,6 +178,25 @@ mod tests {
         }
         assert_eq!(number(&[0x82]), Front::No);
         assert_eq!(number(&[0xc0, 1]), Front::No);
+    }
+
+    #[test]
+    fn texts_stand_for_bytes() {
+        let table: [(&[u8], Option<&[u8]>); 8] = [
+            (b"\x03abc", Some(b"abc")),
+            (b"\xc0\xfe", Some(b"-2")),
+            (b"\xc1\x00\x01", Some(b"256")),
+            (b"\xc2\x00\x00\x01\x00", Some(b"65536")),
+            (b"\xc3\x05\x0a\x01aa\xc0\x00", Some(b"aaaaaaaaaa")),
+            (b"\x0baaaaaaaaaaa", None),
+            (b"\x03ab", None),
+            (b"\xc1\x00", None),
+        ];
+        for (text, bytes) in table {
+            let mut out = Vec::new();
+            let put = put_plain(text, 10, &mut out);
+            assert_eq!(put.map(|()| &out[..]), bytes, "{text:?}");
+        }
     }
 
     #[test]

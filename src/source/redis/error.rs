@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::format::redis::load_plan::UnfitDump;
+
 /// Why something could not be had from a server.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
@@ -87,6 +89,51 @@ pub enum RedisError {
         address: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// A dump is not given to this server; nothing was written.
+    #[error("nothing is loaded into {address}: {what}")]
+    UnfitServer {
+        /// Host and port, or the path of a socket.
+        address: String,
+        /// Why.
+        what: String,
+    },
+    /// A dump is given to no server; nothing was written.
+    #[error("the dump cannot be loaded by commands")]
+    UnfitDump(#[source] UnfitDump),
+    /// The load broke off.
+    #[error(
+        "{address} holds {keys} of {keys_total} keys and nothing else of the dump is certain: \
+         empty it (FLUSHALL) before another try"
+    )]
+    NotLoaded {
+        /// Host and port, or the path of a socket.
+        address: String,
+        /// Keys that it has acknowledged.
+        keys: u64,
+        /// Keys of the dump.
+        keys_total: u64,
+        /// What ended it.
+        source: Box<RedisError>,
+    },
+    /// It has other keys than were sent.
+    #[error("{address} does not hold what it was given: {what}")]
+    OtherKeys {
+        /// Host and port, or the path of a socket.
+        address: String,
+        /// The difference.
+        what: String,
+    },
+    /// It was asked to stop.
+    #[error("it was told to stop")]
+    Cancelled,
+    /// A server of ours does not run.
+    #[error("{what}")]
+    LocalServer {
+        /// Why.
+        what: String,
+        /// The end of its log.
+        log: String,
     },
     /// What came could not be kept on its way.
     #[error("what {address} sends cannot be kept in {}", folder.display())]

@@ -12,6 +12,10 @@ use crate::source::redis::reply::Reply;
 /// A server at work on a dump says so every second; one that says nothing for so long has gone.
 pub const SILENCE_MAX: Duration = Duration::from_mins(2);
 
+/// The newest Valkey whose dumps are known here. Without it a server writes the form of old, and
+/// breaks off where that cannot hold something: fields of hashes that expire.
+const VALKEY_VERSION: &[u8] = b"9.1.0";
+
 /// A place in the stream of commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
@@ -51,6 +55,7 @@ pub fn begin(connection: &mut Connection, wanted: Wanted<'_>) -> Result<Begun, R
         _ => &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"],
     };
     configure(connection, capabilities)?;
+    configure(connection, &[b"REPLCONF", b"version", VALKEY_VERSION])?;
     if wanted == Wanted::DumpOnly {
         // Since 7.0: the server keeps no commands for us meanwhile.
         configure(connection, &[b"REPLCONF", b"rdb-only", b"1"])?;

@@ -6,9 +6,10 @@
 const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Longest bulk string that is taken as an answer; `INFO` of a large cluster has some hundred KiB.
 const BULK_BYTES_MAX: i64 = 64 * 1024 * 1024;
-/// Most answers in a list, and most lists within each other.
-const LIST_ITEMS_MAX: i64 = 4096;
-const LIST_DEPTH_MAX: u32 = 4;
+/// Most elements of a list that is taken as an answer.
+const ELEMENTS_MAX: i64 = 1024 * 1024;
+/// Deepest list within lists.
+const DEPTH_MAX: u32 = 16;
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +20,10 @@ pub enum Reply {
     Error(String),
     /// `:5`
     Number(i64),
-    /// `$5…`; none for `$-1`
+    /// `$5…`; none for `$-1` and `*-1`
     Bulk(Option<Vec<u8>>),
-    /// `*2…`; empty for `*-1`
-    List(Vec<Reply>),
+    /// `*2…`
+    Array(Vec<Reply>),
 }
 
 /// What is at the front.
@@ -47,7 +48,7 @@ pub fn front_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
 /// The answer at the front.
 #[must_use]
 pub fn front(bytes: &[u8]) -> Front {
-    front_within(bytes, LIST_DEPTH_MAX)
+    front_within(bytes, 0)
 }
 
 fn front_within(bytes: &[u8], depth: u32) -> Front {
@@ -61,7 +62,10 @@ fn front_within(bytes: &[u8], depth: u32) -> Front {
         (b'+', _) => Front::Whole(Reply::Line(text()), used),
         (b'-', _) => Front::Whole(Reply::Error(text()), used),
         (b':', Some(number)) => Front::Whole(Reply::Number(number), used),
-        (b'$', Some(-1)) => Front::Whole(Reply::Bulk(None), used),
+        (b'$' | b'*', Some(-1)) => Front::Whole(Reply::Bulk(None), used),
+        (b'*', Some(length @ 0..=ELEMENTS_MAX)) if depth < DEPTH_MAX => {
+            array(bytes, used, length, depth)
+        }
         (b'$', Some(length @ 0..=BULK_BYTES_MAX)) => {
             let end = used + length.unsigned_abs() as usize;
             match bytes.get(end..end + 2) {
@@ -69,26 +73,22 @@ fn front_within(bytes: &[u8], depth: u32) -> Front {
                 Some(_) => Front::Whole(Reply::Bulk(Some(bytes[used..end].to_vec())), end + 2),
             }
         }
-        (b'*', Some(-1)) => Front::Whole(Reply::List(Vec::new()), used),
-        (b'*', Some(count @ 0..=LIST_ITEMS_MAX)) if depth > 0 => {
-            front_list(bytes, used, count.unsigned_abs(), depth - 1)
-        }
         _ => Front::Unknown,
     }
 }
 
-fn front_list(bytes: &[u8], mut used: usize, count: u64, depth: u32) -> Front {
-    let mut items = Vec::new();
-    for _ in 0..count {
-        match front_within(&bytes[used..], depth) {
-            Front::Whole(item, length) => {
-                items.push(item);
-                used += length;
+fn array(bytes: &[u8], mut used: usize, length: i64, depth: u32) -> Front {
+    let mut elements = Vec::new();
+    for _ in 0..length {
+        match front_within(&bytes[used..], depth + 1) {
+            Front::Whole(element, bytes) => {
+                elements.push(element);
+                used += bytes;
             }
             other => return other,
         }
     }
-    Front::Whole(Reply::List(items), used)
+    Front::Whole(Reply::Array(elements), used)
 }
 
 #[cfg(test)]
@@ -105,10 +105,11 @@ mod tests {
             ("$5\r\na\r\nbc\r\n", bulk("a\r\nbc")),
             ("$0\r\n\r\n", bulk("")),
             ("$-1\r\n", Reply::Bulk(None)),
-            ("*-1\r\n", Reply::List(vec![])),
+            ("*-1\r\n", Reply::Bulk(None)),
+            ("*0\r\n", Reply::Array(Vec::new())),
             (
-                "*2\r\n:1\r\n*1\r\n$1\r\na\r\n",
-                Reply::List(vec![Reply::Number(1), Reply::List(vec![bulk("a")])]),
+                "*2\r\n$1\r\na\r\n*1\r\n:5\r\n",
+                Reply::Array(vec![bulk("a"), Reply::Array(vec![Reply::Number(5)])]),
             ),
         ];
         for (text, reply) in table {
@@ -118,15 +119,8 @@ mod tests {
                 assert_eq!(front(&text.as_bytes()[..cut]), Front::Incomplete, "{text:?} {cut}");
             }
         }
-        for text in [
-            "*5000\r\n",
-            "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
-            "*1\r\n\r\n",
-            "\r\n",
-            ":x\r\n",
-            "$-2\r\n",
-            "$99999999999\r\n",
-        ] {
+        let deep = "*1\r\n".repeat(100);
+        for text in ["*-2\r\n", "\r\n", ":x\r\n", "$-2\r\n", "$99999999999\r\n", &deep] {
             assert_eq!(front(text.as_bytes()), Front::Unknown, "{text:?}");
         }
     }

@@ -119,7 +119,7 @@ fn healthy_replica(sentinel: &mut Connection, sentinels: &Sentinels) -> Option<H
     };
     // The older word is the only one before 5.0.
     let reply = asked(sentinel, b"REPLICAS").or_else(|_| asked(sentinel, b"SLAVES")).ok()?;
-    let Reply::List(replicas) = reply else { return None };
+    let Reply::Array(replicas) = reply else { return None };
     best_replica(&replicas.iter().map(texts).collect::<Vec<_>>())
 }
 
@@ -145,7 +145,7 @@ fn place_of(words: &[String]) -> Option<Host> {
 
 /// The texts of a list.
 fn texts(reply: &Reply) -> Vec<String> {
-    let Reply::List(items) = reply else { return Vec::new() };
+    let Reply::Array(items) = reply else { return Vec::new() };
     let text = |item: &Reply| match item {
         Reply::Bulk(Some(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
         Reply::Line(text) => text.clone(),

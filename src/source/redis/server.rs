@@ -34,11 +34,15 @@ impl ServerState {
         Self { fields: fields.map(owned).collect() }
     }
 
-    fn field(&self, name: &str) -> Option<&str> {
+    /// One field, as it is.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
 
-    fn is_on(&self, name: &str) -> bool {
+    /// Whether a field is there and not 0.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
         self.field(name).is_some_and(|value| value != "0")
     }
 
