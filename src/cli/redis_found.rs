@@ -8,6 +8,7 @@ use crate::cli::error::CommandError;
 use crate::cli::explain::redis;
 use crate::cli::reading::Reading;
 use crate::cli::redis::failed;
+use crate::cli::redis_archive::Dump;
 use crate::cli::selector::{Selector, Which};
 use crate::format::redis::facts::RecordFacts;
 use crate::format::redis::server_facts::{DumpFacts, RedisFacts};
@@ -138,6 +139,18 @@ impl Write for Taker<'_, '_> {
 }
 
 impl FoundDump {
+    /// A dump of a source whose journal leads on from it.
+    #[must_use]
+    pub fn of(dump: &Dump<'_>) -> Self {
+        let (record, snapshot) = &dump.found;
+        Self {
+            id: record.name.id.to_string(),
+            snapshot: snapshot.clone(),
+            path: snapshot.roots.first().map(|root| root.path.clone()).unwrap_or_default(),
+            facts: Some(dump.facts.clone()),
+        }
+    }
+
     /// Gives the bytes of the dump to `take`, in order; their hash is that of the snapshot.
     ///
     /// # Errors

@@ -56,6 +56,7 @@ mod redis_records;
 mod redis_sentinel;
 mod redis_server;
 mod redis_stream;
+mod redis_tour;
 mod redis_vectors;
 mod replica;
 mod replica_cli;

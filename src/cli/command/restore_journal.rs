@@ -248,4 +248,8 @@ impl Replayed for AppendOnly {
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
         self.file.write_all(bytes).map_err(|error| unwritable(&self.path, &error))
     }
+
+    fn end(&mut self) -> Result<(), CommandError> {
+        Ok(())
+    }
 }

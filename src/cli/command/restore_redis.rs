@@ -9,14 +9,18 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::cli::command::restore::RestoreArgs;
+use crate::cli::command::restore_journal::{moment_of, say_what_comes};
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{redis, usage};
 use crate::cli::reading::Reading;
 use crate::cli::redis::{access_of, failed};
+use crate::cli::redis_archive::{RedisArchive, shown_ms};
 use crate::cli::redis_found::{FeedError, FoundDump, find};
 use crate::cli::signals::signals;
 use crate::format::redis::load_plan::{LoadPlan, LoadPlanner};
+use crate::format::redis::reach::Plan;
+use crate::format::redis::replay::Replayed;
 use crate::progress::Progress;
 use crate::restore::error::with_causes;
 use crate::source::redis::connection::Access;
@@ -44,26 +48,31 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
                     for PostgreSQL";
         return Err(CommandError::new(&usage::ARGUMENT, what));
     }
-    if args.postgres.point.is_given() {
-        let what = "a dump has no other point in time than its own";
-        return Err(CommandError::new(&usage::ARGUMENT, what));
-    }
     let access = access_of(connection, TARGET_NAME, &args.into.redis_password, context)?;
     let selector = context.selector(&args.snapshot)?;
     let reading =
         if args.from_any { Reading::open_any(context)?.0 } else { Reading::open(context)? };
-    let found = find(&reading, context, &selector)?;
+    let mut found = find(&reading, context, &selector)?;
+    let mut way = None;
+    if args.postgres.point.is_given() {
+        let moment = moment_of(&args.postgres.point, context)?;
+        let archive = RedisArchive::read(&reading, context, &found.snapshot.source)?;
+        let plan = archive.plan(moment)?;
+        found = FoundDump::of(&archive.dumps[plan.dump]);
+        say_what_comes(context, &archive.dumps[plan.dump], &plan);
+        way = Some((archive, plan));
+    }
     // Asked before the dump is read, which may take long, and once more after.
     let asked = access.connect().and_then(|mut server| require_empty(&mut server));
     asked.map_err(|error| failed(&error))?;
     let plan = plan_of(&found, &reading, context)?;
     signals().arm();
-    let loaded = load(&found, &reading, context, (&access, plan));
+    let loaded = load(&found, &reading, context, (&access, plan), way.as_ref());
     if let (Err(error), Some(exit)) = (&loaded, signals().came()) {
         context.output.warning(error.what());
         return Ok(exit);
     }
-    let loaded = loaded?;
+    let (loaded, commands) = loaded?;
     let keys: u64 = loaded.keys.values().sum();
     let (output, took) = (&context.output, started.elapsed());
     output.note(&format!(
@@ -75,6 +84,10 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
         access.address.host,
         format_duration(took),
     ));
+    if let Some((_, plan)) = &way {
+        let moment = shown_ms(plan.moment);
+        output.note(&format!("{commands} commands after it led on to {moment}"));
+    }
     if loaded.expired > 0 {
         output.note(&format!("{} keys had expired since and were left out", loaded.expired));
     }
@@ -82,7 +95,8 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
         Exit::Done,
         &json!({
             "snapshot": found.id, "keys": loaded.keys, "expired": loaded.expired,
-            "functions": loaded.functions, "seconds": took.as_secs_f64(),
+            "functions": loaded.functions, "commands": commands,
+            "moment": way.as_ref().map(|(_, plan)| shown_ms(plan.moment)), "seconds": took.as_secs_f64(),
         }),
     );
     Ok(Exit::Done)
@@ -110,7 +124,8 @@ fn load(
     reading: &Reading,
     context: &Context,
     (access, plan): (&Access, LoadPlan),
-) -> Result<Loaded, CommandError> {
+    way: Option<&(RedisArchive<'_>, Plan)>,
+) -> Result<(Loaded, u64), CommandError> {
     let mut loader = Loader::prepare(access, plan).map_err(|error| failed(&error))?;
     let progress = Arc::new(Progress::default());
     let watch = context.watch(&progress);
@@ -122,11 +137,46 @@ fn load(
     });
     watch.finish();
     match fed {
-        Ok(()) => loader.finish_dump().map_err(|error| failed(&error)),
+        Ok(()) => {
+            let loaded = loader.finish_dump().map_err(|error| failed(&error))?;
+            let Some((archive, plan)) = way else { return Ok((loaded, 0)) };
+            let mut loading = Loading { loader, command: Vec::new() };
+            let commands = archive.replay(plan, &mut loading)?;
+            loading.loader.finish_commands().map_err(|error| failed(&error))?;
+            Ok((loaded, commands))
+        }
         Err(FeedError::Read(error)) => {
             let state = loader.failed(RedisError::Cancelled).to_string();
             Err(CommandError::new(&redis::NOT_LOADED, state).because_text(&with_causes(&error)))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the commands of a journal to the server, one by one.
+struct Loading {
+    loader: Loader,
+    command: Vec<u8>,
+}
+
+impl Replayed for Loading {
+    type Error = CommandError;
+
+    fn begin(&mut self, _time_ms: u64) -> Result<(), CommandError> {
+        match signals().came() {
+            Some(_) => Err(failed(&self.loader.failed(RedisError::Cancelled))),
+            None => Ok(()),
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
+        self.command.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), CommandError> {
+        let sent = self.loader.command(&self.command);
+        self.command.clear();
+        sent.map_err(|error| failed(&error))
     }
 }
