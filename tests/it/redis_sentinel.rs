@@ -150,7 +150,8 @@ fn redis_sentinel_names_the_primary_before_and_after_a_failover() {
         let named = format!("cache={uri}");
         program.run(&[&["backup", "--json", "--redis", &named], more].concat())
     };
-    let refused = backup(&uri, &[]);
+    let right = format!("127.0.0.1:{gone},127.0.0.1:{}", sentinel.port);
+    let refused = backup(&format!("redis+sentinel://{right}/db"), &[]);
     assert_eq!(refused.code, 20, "{}", refused.stdout);
     assert!(refused.stdout.contains("HF-REDIS-024"), "{}", refused.stdout);
     assert!(refused.stdout.contains("NOAUTH"), "{}", refused.stdout);
