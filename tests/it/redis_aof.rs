@@ -143,8 +143,13 @@ fn redis_aof_increments_cost_what_was_appended_and_a_rewrite_costs_little() {
     server.ask("BGREWRITEAOF");
     server.wait_until("it is written anew", |info| info.contains("aof_rewrites:2"));
     server.wait_until("it is done", |info| info.contains("aof_rewrite_in_progress:0"));
-    let fourth = new_bytes(&backup(&program, &folder));
+    let outcome = backup(&program, &folder);
+    let fourth = new_bytes(&outcome);
     assert!(fourth < first / 10, "{fourth} of {first}");
+    // No commands have come since, which is nothing to warn of; of other streams it is.
+    assert!(!outcome.stdout.contains("nothing came out"), "{}", outcome.stdout);
+    let empty = program.run_with(&["backup", "--json", "--stdin", "empty"], "");
+    assert!(empty.stdout.contains("nothing came out"), "{}", empty.stdout);
 }
 
 #[test]
