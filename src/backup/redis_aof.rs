@@ -94,7 +94,7 @@ impl AofRoot {
         open: OpenStream,
         facts: FactsOf,
     ) -> Box<dyn RootSource> {
-        let stream = StreamRoot::new(shown.to_owned(), open);
+        let stream = StreamRoot::new(shown.to_owned(), open).often_empty();
         Box::new(Self { root: root_name(name, &path), path, stream, facts })
     }
 }

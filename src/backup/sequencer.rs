@@ -351,10 +351,6 @@ impl<'a> Sequencer<'a> {
             ended.hash.or_else(|| (!has_pages).then(|| current.hasher.content_hash()));
         if entry.node.kind == NodeKind::Stream {
             entry.node.size = current.bytes;
-            if current.bytes == 0 {
-                let name = String::from_utf8_lossy(&entry.node.name);
-                self.progress.warn(format!("the stream {name} is empty: nothing came out of it"));
-            }
         }
         self.count_file(&entry.node, ended.is_known);
         self.wait_for(entry, current.content, current.fingerprints, current.units);

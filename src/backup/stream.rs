@@ -137,17 +137,33 @@ fn cut(chunker: &Chunker, block: &[u8], at_end: bool) -> (Vec<u32>, usize) {
 /// Opens a stream when its turn has come: a command starts only then.
 pub type OpenStream = Box<dyn FnOnce() -> Result<Box<dyn ByteStream>, SourceError> + Send>;
 
+/// What it means that a stream has no bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Emptiness {
+    /// Something may be wrong with what it comes from.
+    Strange,
+    /// Nothing.
+    Normal,
+}
+
 /// A byte stream as a root: standard input, or what a command prints.
 pub struct StreamRoot {
     name: String,
     open: Option<OpenStream>,
+    emptiness: Emptiness,
 }
 
 impl StreamRoot {
     /// A stream of that name.
     #[must_use]
     pub fn new(name: String, open: OpenStream) -> Self {
-        Self { name, open: Some(open) }
+        Self { name, open: Some(open), emptiness: Emptiness::Strange }
+    }
+
+    /// The same where it is nothing to warn of that it is empty.
+    #[must_use]
+    pub fn often_empty(self) -> Self {
+        Self { emptiness: Emptiness::Normal, ..self }
     }
 
     fn read_whole(
@@ -158,12 +174,23 @@ impl StreamRoot {
     ) -> Result<bool, SourceError> {
         let unfinished = || SourceError::Unfinished { name: self.name.clone() };
         let mut stream = self.open.take().ok_or_else(unfinished)?()?;
-        let read = reading.cut_all(&mut |buffer| stream.read(buffer), chunker, items);
+        let mut bytes = 0;
+        let mut counted = |buffer: &mut [u8]| {
+            let length = stream.read(buffer)?;
+            bytes += length as u64;
+            Ok(length)
+        };
+        let read = reading.cut_all(&mut counted, chunker, items);
         if let Ok(false) = read {
             return Ok(false);
         }
         // A command that failed says more than the broken read it may have caused.
         stream.finish()?;
+        if bytes == 0 && self.emptiness == Emptiness::Strange {
+            let name = &self.name;
+            let what = format!("the stream {name} is empty: nothing came out of it");
+            reading.progress.warn(what);
+        }
         read
     }
 }

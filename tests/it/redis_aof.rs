@@ -143,8 +143,13 @@ fn redis_aof_increments_cost_what_was_appended_and_a_rewrite_costs_little() {
     server.ask("BGREWRITEAOF");
     server.wait_until("it is written anew", |info| info.contains("aof_rewrites:2"));
     server.wait_until("it is done", |info| info.contains("aof_rewrite_in_progress:0"));
-    let fourth = new_bytes(&backup(&program, &folder));
+    let outcome = backup(&program, &folder);
+    let fourth = new_bytes(&outcome);
     assert!(fourth < first / 10, "{fourth} of {first}");
+    // No commands have come since, which is nothing to warn of; of other streams it is.
+    assert!(!outcome.stdout.contains("nothing came out"), "{}", outcome.stdout);
+    let empty = program.run_with(&["backup", "--json", "--stdin", "empty"], "");
+    assert!(empty.stdout.contains("nothing came out"), "{}", empty.stdout);
 }
 
 #[test]
@@ -262,8 +267,59 @@ fn redis_aof_that_ends_within_a_command_is_cut_and_damage_saves_nothing() {
     fs::remove_file(&manifest).unwrap();
     fails(&backup(&program, &files), "HF-REDIS-020");
     fails(&backup(&program, Path::new("/nowhere")), "HF-REDIS-020");
+    // A base that is a dump, and not a whole one.
+    fs::write(&manifest, "file b.rdb seq 1 type b\n").unwrap();
+    fs::write(files.join("b.rdb"), b"REDIS0010\xfe\x00\x00\x01k\x01").unwrap();
+    fails(&backup(&program, &files), "HF-SRC-011");
+    // The same in front of commands.
+    fs::rename(files.join("b.rdb"), files.join("b")).unwrap();
+    fs::write(&manifest, "file b seq 1 type b\n").unwrap();
+    fails(&backup(&program, &files), "HF-REDIS-021");
     nothing_is_saved(&program);
     fs::write(&earlier, SET).unwrap();
     fs::write(&manifest, LIST).unwrap();
     done(&backup(&program, &files));
+}
+
+#[test]
+fn redis_aof_base_of_an_old_server_and_restore_py() {
+    let Some(old) = RedisServer::start("redis-6", &ALWAYS) else { return };
+    write_some(&old, 0, 100);
+    old.ask("BGREWRITEAOF");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    old.wait_until("it is written anew", |info| {
+        info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
+    });
+    write_some(&old, 100, 150);
+    // A newer server takes the file as its base: a dump, and commands.
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    fs::copy(old.path("appendonly.aof"), folder.path().join("appendonly.aof")).unwrap();
+    drop(old);
+    let Some(server) = RedisServer::start_in("redis-7", folder, &ALWAYS) else { return };
+    write_some(&server, 150, 200);
+    let (digest, files) = (server.digest(), server.path("appendonlydir"));
+    assert!(fs::read(files.join("appendonly.aof")).unwrap().starts_with(b"REDIS"));
+    let program = Program::new();
+    let (key, repo) = (program.arg("key"), program.arg("repo"));
+    let made = Command::new("age-keygen").args(["-o", &key]).output().unwrap();
+    let said = String::from_utf8(made.stderr).unwrap();
+    let recipient = said.trim().rsplit(' ').next().unwrap();
+    program.run(&["init", "-r", &repo, "--recipient", recipient]).ends(0);
+    let named = format!("cache={}", files.display());
+    program.run(&["backup", "-r", &repo, "--redis-aof", &named]).ends(0);
+    let target = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("format-spec/restore.py");
+    let mut python = Command::new("python3");
+    python.arg(&script).args([&repo, "--identity", &key, "restore", "latest"]).arg(target.path());
+    let output = python.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in names_in(&files) {
+        let same = fs::read(files.join(&name)).unwrap();
+        assert!(
+            fs::read(target.path().join("appendonlydir").join(&name)).unwrap() == same,
+            "{name}"
+        );
+    }
+    drop(server);
+    assert_eq!(start_strictly("redis-7", target).digest(), digest);
 }

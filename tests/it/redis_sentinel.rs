@@ -22,15 +22,22 @@ const PASSWORD: &str = "of-the-sentinel";
 struct Sentinel {
     process: Child,
     port: u16,
+    /// How it is reached: by an address without the place, and what stands after it.
+    way: (&'static str, String),
     _folder: TempDir,
 }
 
 impl Sentinel {
     fn start(primary: u16) -> Self {
-        let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
         let port = free_port();
+        let lines = format!("port {port}\nbind 127.0.0.1\n");
+        Self::start_with(primary, port, &lines, ("redis", String::new()))
+    }
+
+    fn start_with(primary: u16, port: u16, lines: &str, way: (&'static str, String)) -> Self {
+        let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
         let config = format!(
-            "port {port}\nbind 127.0.0.1\nrequirepass {PASSWORD}\n\
+            "{lines}requirepass {PASSWORD}\n\
              sentinel monitor db 127.0.0.1 {primary} 1\n\
              sentinel down-after-milliseconds db 500\nsentinel failover-timeout db 2000\n"
         );
@@ -41,7 +48,7 @@ impl Sentinel {
         command.args(["--pdeathsig", "KILL"]).arg(server_program("redis-7").unwrap());
         command.arg(&path).arg("--sentinel").current_dir(folder.path()).stdin(Stdio::null());
         let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let this = Self { process, port, _folder: folder };
+        let this = Self { process, port, way, _folder: folder };
         this.wait_until("it answers", |connection| {
             connection.is_some_and(|connection| ask(connection, "PING").is_ok())
         });
@@ -49,7 +56,9 @@ impl Sentinel {
     }
 
     fn wait_until(&self, what: &str, is_so: impl Fn(Option<&mut Connection>) -> bool) {
-        let address = Address::parse(&format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let (scheme, more) = &self.way;
+        let address = format!("{scheme}://127.0.0.1:{}{more}", self.port);
+        let address = Address::parse(&address).unwrap();
         let password = Some(SecretString::from(PASSWORD));
         let access = Access { address, password, sentinel_password: None };
         let begun = Instant::now();
@@ -141,7 +150,8 @@ fn redis_sentinel_names_the_primary_before_and_after_a_failover() {
         let named = format!("cache={uri}");
         program.run(&[&["backup", "--json", "--redis", &named], more].concat())
     };
-    let refused = backup(&uri, &[]);
+    let right = format!("127.0.0.1:{gone},127.0.0.1:{}", sentinel.port);
+    let refused = backup(&format!("redis+sentinel://{right}/db"), &[]);
     assert_eq!(refused.code, 20, "{}", refused.stdout);
     assert!(refused.stdout.contains("HF-REDIS-024"), "{}", refused.stdout);
     assert!(refused.stdout.contains("NOAUTH"), "{}", refused.stdout);
@@ -190,4 +200,81 @@ fn redis_sentinel_passwords_come_from_the_configuration_too() {
     let option = ["--redis-sentinel-password-command", &command];
     let named = format!("third={uri}");
     done(&program.run(&[&["backup", "--redis", &named], &option[..]].concat()));
+}
+
+/// Options of a server that speaks TLS only, with a certificate for `localhost`.
+fn tls(folder: &std::path::Path, port: u16) -> Option<Vec<String>> {
+    let program = server_program("redis-7")?;
+    let help = Command::new(program).args(["--port", "0", "--tls-port", "x"]).output().unwrap();
+    if String::from_utf8_lossy(&help.stdout).contains("Bad directive") {
+        eprintln!("skipped: the server was built without TLS");
+        return None;
+    }
+    crate::postgres_tls::make_authority(folder, "ca");
+    crate::postgres_tls::make_signed(folder, "ca", "server");
+    let words = ["--tls-port", &port.to_string(), "--bind", "127.0.0.1", "--tls-replication"];
+    let more = ["yes", "--tls-auth-clients", "no", "--tls-cert-file", "server.crt"];
+    let files = ["--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem"];
+    let words = [&words[..], &more, &files].concat();
+    Some(words.into_iter().map(str::to_owned).collect())
+}
+
+#[test]
+fn redis_cluster_is_reached_by_tls_throughout() {
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    let port = free_port();
+    let Some(words) = tls(folder.path(), port) else { return };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
+    let words = [&words[..], &cluster].concat();
+    let server = RedisServer::start_in("redis-7", folder, &words).unwrap();
+    server.ask("CLUSTER ADDSLOTSRANGE 0 16383");
+    let begun = Instant::now();
+    while !server.ask("CLUSTER INFO").contains("cluster_state:ok") {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    server.ask("SET key value");
+    let program = repository();
+    let ca = server.path("ca.pem").display().to_string();
+    let backup = |scheme: &str, more: &str| {
+        let named = format!("cache={scheme}://localhost:{port}{more}");
+        program.run(&["backup", "--redis", &named])
+    };
+    // A node that has met nobody does not know its own address.
+    done(&backup("rediss+cluster", &format!("?cacert={ca}")));
+    assert_ne!(backup("rediss+cluster", "").code, 0);
+    assert_ne!(backup("redis+cluster", "").code, 0);
+    let restored = program.run(&["ls", "source:cache"]);
+    assert!(restored.stdout.contains("cache.00000.rdb"), "{}", restored.stdout);
+}
+
+#[test]
+fn redis_sentinel_is_reached_by_tls_as_its_server_is() {
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    let port = free_port();
+    let Some(words) = tls(folder.path(), port) else { return };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let server = RedisServer::start_in("redis-7", folder, &words).unwrap();
+    server.ask("SET key value");
+    let file = |name: &str| server.path(name).display().to_string();
+    let own = free_port();
+    let lines = format!(
+        "port 0\ntls-port {own}\nbind 127.0.0.1\ntls-auth-clients no\ntls-replication yes\n\
+         tls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n",
+        file("server.crt"),
+        file("server.key"),
+        file("ca.pem")
+    );
+    // The certificate is for a name, and sentinels name servers by their numbers.
+    let query = format!("?verify=ca&cacert={}", file("ca.pem"));
+    let sentinel = Sentinel::start_with(port, own, &lines, ("rediss", query.clone()));
+    let program = repository();
+    let password = password_file(&program);
+    let backup = |query: &str| {
+        let named = format!("cache=rediss+sentinel://127.0.0.1:{}/db{query}", sentinel.port);
+        program.run(&["backup", "--redis", &named, "--redis-sentinel-password-file", &password])
+    };
+    assert_ne!(backup("").code, 0);
+    nothing_is_saved(&program);
+    done(&backup(&query));
 }

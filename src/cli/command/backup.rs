@@ -68,7 +68,8 @@ pub struct BackupArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
     pub dump: DumpArgs,
-    /// Save a Redis or Valkey server: NAME and where it is, or the NAME of a known one
+    /// Save a Redis or Valkey server, one that sentinels name, or a cluster: NAME and where it is, or
+    /// the NAME of a known one
     #[arg(long, value_name = "NAME[=ADDRESS]", conflicts_with_all = ["paths", "stdin", "command", "files_from", "postgres"])]
     pub redis: Option<String>,
     #[command(flatten)]

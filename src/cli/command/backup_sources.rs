@@ -43,6 +43,18 @@ pub struct Sources {
     pub name: Option<String>,
 }
 
+impl Sources {
+    fn are_none(&self) -> bool {
+        self.paths.is_empty()
+            && self.commands.is_empty()
+            && self.stdin.is_none()
+            && self.redis_rdb.is_none()
+            && self.redis_aof.is_none()
+            && self.server.is_none()
+            && self.redis.is_none()
+    }
+}
+
 /// Gathers it.
 ///
 /// # Errors
@@ -109,12 +121,7 @@ pub fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandEr
     }
     let streams = args.command_streams()?;
     sources.commands.extend(streams.into_iter().map(|stream| (stream.name, stream.argv)));
-    let has_streams = sources.stdin.is_some()
-        || sources.redis_rdb.is_some()
-        || sources.redis_aof.is_some()
-        || sources.server.is_some()
-        || sources.redis.is_some();
-    if sources.paths.is_empty() && sources.commands.is_empty() && !has_streams {
+    if sources.are_none() {
         return Err(CommandError::new(&usage::ARGUMENT, "nothing to back up was named")
             .hint("holdfast backup PATH…, or --stdin NAME, or --command NAME -- PROGRAM…"));
     }

@@ -169,7 +169,8 @@ fn front_word(text: &str) -> Option<(String, &str)> {
                 b'b' => 8,
                 b'x' => {
                     let digits = quoted.get(at + 2..at + 4)?;
-                    (places.next(), places.next());
+                    places.next();
+                    places.next();
                     u8::from_str_radix(digits, 16).ok()?
                 }
                 other => other,

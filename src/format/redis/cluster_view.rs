@@ -54,9 +54,8 @@ impl ClusterNode {
     /// Its slots: `0-5460 5462`.
     #[must_use]
     pub fn slots_text(&self) -> String {
-        let text = |(first, last): &(u16, u16)| match first == last {
-            true => first.to_string(),
-            false => format!("{first}-{last}"),
+        let text = |(first, last): &(u16, u16)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
         };
         self.slots.iter().map(text).collect::<Vec<_>>().join(" ")
     }
@@ -150,12 +149,9 @@ pub fn inconsistencies(before: &ClusterView, after: &ClusterView) -> Vec<String>
     if uncovered > 0 {
         found.push(format!("{uncovered} slots had no primary, so no keys"));
     }
-    let pairs = || owners_before.iter().zip(&owners_after);
-    let changed = |(before, after): &(&Option<&ClusterNode>, &Option<&ClusterNode>)| {
-        before.map(|node| &node.id) != after.map(|node| &node.id)
-    };
-    let moved: Vec<usize> =
-        pairs().enumerate().filter(|(_, pair)| changed(pair)).map(|(slot, _)| slot).collect();
+    let id = |owner: Option<&ClusterNode>| owner.map(|node| node.id.clone());
+    let has_moved = |slot: &usize| id(owners_before[*slot]) != id(owners_after[*slot]);
+    let moved: Vec<usize> = (0..usize::from(SLOTS)).filter(has_moved).collect();
     if let Some(first) = moved.first() {
         let count = moved.len();
         found.push(format!("{count} slots have another primary than before, {first} is the first"));
@@ -177,8 +173,10 @@ pub fn inconsistencies(before: &ClusterView, after: &ClusterView) -> Vec<String>
     };
     let later = epochs(after);
     for (id, epoch) in epochs(before) {
-        if later.get(&id).is_some_and(|later| *later != epoch) {
-            found.push(format!("the primary {id} is another one of its epochs"));
+        if let Some(later) = later.get(&id).filter(|later| **later != epoch) {
+            found.push(format!(
+                "the primary {id} has taken something over meanwhile: epoch {epoch}, then {later}"
+            ));
         }
     }
     found
@@ -271,7 +269,7 @@ bbbb 10.0.0.9:1@2 master - 0 0 0 connected\n";
             ("connected 0-5459 5460", "connected 0-5459", "1 slots have another primary"),
             ("10923-16383", "5460 10923-16383", "1 slots have another primary"),
             ("e7d1 127.0.0.1:30001@31001 myself", "ffff 1.1.1.1:1@2 myself", "5461 slots have"),
-            ("0 0 1 connected", "0 0 7 connected", "epochs"),
+            ("0 0 1 connected", "0 0 7 connected", "epoch 1, then 7"),
             ("0-5459 5460", "0-5460 [93->-67ed]", "slot 93 was being moved afterwards"),
             ("myself,master", "myself,master,fail?", "had failed afterwards"),
         ];

@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 
 use crate::format::limits::AOF_MANIFEST_BYTES_MAX;
 use crate::format::redis::aof_log::{AofLog, AofLogError};
-use crate::format::redis::aof_manifest::{AofManifest, AofManifestError, AofRole};
+use crate::format::redis::aof_manifest::{AofFile, AofManifest, AofManifestError, AofRole};
 use crate::format::redis::dump_parts::is_dump;
 use crate::source::error::SourceError;
 use crate::source::stream::ByteStream;
@@ -208,8 +208,7 @@ fn read_list(path: &Path) -> Result<AofManifest, AofError> {
 
 fn open_all(folder: &Path, manifest: &AofManifest) -> Result<Vec<PinnedFile>, AofError> {
     let files = manifest.files();
-    let open = |(index, file): (usize, &_)| {
-        let file: &crate::format::redis::aof_manifest::AofFile = file;
+    let open = |(index, file): (usize, &AofFile)| {
         let role = match file.role {
             AofRole::Base => PinnedRole::Base,
             _ if index + 1 == files.len() => PinnedRole::Last,
@@ -222,7 +221,7 @@ fn open_all(folder: &Path, manifest: &AofManifest) -> Result<Vec<PinnedFile>, Ao
 
 /// A regular file; a pipe is not waited for.
 fn open_file(path: &Path) -> std::io::Result<File> {
-    let flags = OFlags::NONBLOCK.bits() as i32;
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::InvalidInput.into()) }
 }

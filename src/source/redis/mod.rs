@@ -1,4 +1,4 @@
-//! Redis and Valkey as a source: a client of their replication protocol.
+//! Redis and Valkey as a source: a client of their replication protocol; [`aof`] reads files instead.
 //!
 //! [`connection`] alone talks to a server; [`payload`] and [`reply`] have no input or output of
 //! their own. Nothing here sees a repository. No port or address of ours is ever announced, so

@@ -13,7 +13,7 @@ use crate::source::redis::reply::Reply;
 use crate::source::redis::server::ServerState;
 
 /// A failover is waited for so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A sentinel that does not answer so fast is not waited for: there are others.
 const SENTINEL_PATIENCE: Duration = Duration::from_secs(5);
