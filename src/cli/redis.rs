@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -25,6 +25,7 @@ use crate::repo::open::Repository;
 use crate::repo::state::{StateDir, read_json, write_json};
 use crate::source::redis::address::Address;
 use crate::source::redis::connection::Access;
+use crate::source::redis::digest::{Followed, digest_of_dump};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::server::ServerState;
 use crate::source::redis::snapshot::RedisSnapshot;
@@ -111,6 +112,8 @@ pub struct NamedRedis {
     pub password: RedisPasswordArgs,
     /// The way.
     pub access: Access,
+    /// Its digest is wanted with the dump; in there, why it was not kept.
+    pub digest: Option<Arc<Mutex<Option<String>>>>,
 }
 
 /// Takes `NAME=ADDRESS` apart, or looks a bare `NAME` up.
@@ -143,7 +146,7 @@ pub fn named_redis(
         _ => password.clone(),
     };
     let access = access_of(&connection, name, &password, context)?;
-    Ok(NamedRedis { name: name.to_owned(), connection, password, access })
+    Ok(NamedRedis { name: name.to_owned(), connection, password, access, digest: None })
 }
 
 /// The way to the server at an address.
@@ -287,19 +290,37 @@ pub fn remember(context: &Context, state: &StateDir, server: &NamedRedis, keys: 
     if let Err(error) = changed {
         context.output.warning(&format!("{} is not remembered here: {error}", server.name));
     }
+    let refused = server.digest.as_ref().and_then(|why| {
+        let why = why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone()
+    });
+    if let Some(why) = refused {
+        let (name, id) = (&server.name, redis::DIGEST.id);
+        context.output.warning(&format!("the digest of {name} was not kept: {why} ({id})"));
+    }
 }
 
 /// How the dump of a server is opened; `folder` takes what comes faster than it is saved.
 #[must_use]
-pub fn open_dump(access: &Access, folder: &Path, facts: &SharedFacts) -> OpenStream {
-    let (access, folder, facts) = (access.clone(), folder.to_owned(), Arc::clone(facts));
+pub fn open_dump(server: &NamedRedis, folder: &Path, facts: &SharedFacts) -> OpenStream {
+    let (access, digest) = (server.access.clone(), server.digest.clone());
+    let (folder, shared) = (folder.to_owned(), Arc::clone(facts));
     Box::new(move || {
         let (stream, position) = RedisSnapshot::start(&access, &folder)?;
-        let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         facts.moment = now();
         (facts.replid, facts.offset) =
-            position.map(|position| (position.replid, position.offset)).unzip();
-        Ok(Box::new(stream))
+            position.as_ref().map(|position| (position.replid.clone(), position.offset)).unzip();
+        drop(facts);
+        let Some(refused) = digest else { return Ok(Box::new(stream)) };
+        let then = move || match digest_of_dump(&access, position.as_ref()) {
+            Ok(digest) => {
+                let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                facts.digest = Some(digest);
+            }
+            Err(why) => *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why),
+        };
+        Ok(Box::new(Followed { stream: Box::new(stream), then: Box::new(then) }))
     })
 }
 

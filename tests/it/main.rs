@@ -47,6 +47,7 @@ mod postgres_tour;
 mod postgres_wal;
 mod program;
 mod prune;
+mod redis_drill;
 mod redis_dump;
 mod redis_into;
 mod redis_records;

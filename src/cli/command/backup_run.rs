@@ -246,7 +246,7 @@ fn open_roots(
         }
     }
     if let Some((server, facts)) = &sources.redis {
-        let open = cli_redis::open_dump(&server.access, states, facts);
+        let open = cli_redis::open_dump(server, states, facts);
         roots.push(dump_root(&server.name, open, Arc::clone(facts)));
     }
     if roots.is_empty() {

@@ -57,7 +57,6 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     let asked = access.connect().and_then(|mut server| require_empty(&mut server));
     asked.map_err(|error| failed(&error))?;
     let plan = plan_of(&found, &reading, context)?;
-    signals().arm();
     let loaded = load(&found, &reading, context, (&access, plan));
     if let (Err(error), Some(exit)) = (&loaded, signals().came()) {
         context.output.warning(error.what());
@@ -113,6 +112,7 @@ fn load(
 ) -> Result<Loaded, CommandError> {
     let mut loader = Loader::prepare(access, plan).map_err(|error| failed(&error))?;
     let progress = Arc::new(Progress::default());
+    // It looks for signals until its end: what is in the server then must be said.
     let watch = context.watch(&progress);
     let fed = found.feed(reading, &progress, &mut |bytes| {
         if signals().came().is_some() {
@@ -120,9 +120,10 @@ fn load(
         }
         loader.take(bytes)
     });
+    let loaded = fed.and_then(|()| loader.finish_dump().map_err(FeedError::Taken));
     watch.finish();
-    match fed {
-        Ok(()) => loader.finish_dump().map_err(|error| failed(&error)),
+    match loaded {
+        Ok(loaded) => Ok(loaded),
         Err(FeedError::Read(error)) => {
             let state = loader.failed(RedisError::Cancelled).to_string();
             Err(CommandError::new(&redis::NOT_LOADED, state).because_text(&with_causes(&error)))

@@ -6,14 +6,17 @@
 
 pub mod address;
 pub mod connection;
+pub mod digest;
 pub mod dump_check;
 pub mod error;
 pub mod loader;
+pub mod local_server;
 pub mod payload;
 pub mod pipeline;
 pub mod replication;
 pub mod reply;
 pub mod server;
 pub mod server_fitness;
+pub mod server_program;
 pub mod snapshot;
 pub mod spool;
