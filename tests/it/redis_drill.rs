@@ -62,7 +62,7 @@ fn redis_drill_passes_where_all_came_back_and_an_assertion_can_fail() {
         done(&program.run(&digest));
         let asked = ["EXISTS hugehash = 1", "DBSIZE > 1000", "GET k40 != \"some value\""];
         let mut arguments = vec!["--newest", "GET moment"];
-        asked.iter().for_each(|asked| arguments.extend(["--assert", asked]));
+        arguments.extend(asked.iter().flat_map(|asked| ["--assert", asked]));
         let path = server_program(kind).unwrap();
         let (code, said, all) = drill(&program, &path, &arguments);
         assert_eq!(code, 0, "{said} {all}");

@@ -19,13 +19,12 @@ pub const PATIENCE: Duration = Duration::from_hours(1);
 /// It may not be asked, or the connection broke.
 pub fn digest_of(connection: &mut Connection) -> Result<String, RedisError> {
     connection.set_patience(PATIENCE)?;
-    match connection.command(&[b"DEBUG", b"DIGEST"], "asking for the digest")? {
-        Reply::Line(digest) => Ok(digest),
-        _ => {
-            let what = "DEBUG DIGEST gives no line".to_owned();
-            Err(RedisError::Protocol { address: connection.shown().to_owned(), what })
-        }
+    let reply = connection.command(&[b"DEBUG", b"DIGEST"], "asking for the digest")?;
+    if let Reply::Line(digest) = reply {
+        return Ok(digest);
     }
+    let what = "DEBUG DIGEST gives no line".to_owned();
+    Err(RedisError::Protocol { address: connection.shown().to_owned(), what })
 }
 
 /// The digest of a dump that was taken at that position: of the server, where its history shows

@@ -74,7 +74,9 @@ impl ServerProgram {
     #[must_use]
     pub fn reads(&self, dialect: Dialect, version: u32) -> bool {
         let newest = match (self.kind, dialect, self.number()) {
-            (Dialect::Redis, Dialect::Valkey, _) => 0,
+            (Dialect::Redis, Dialect::Valkey, _) | (Dialect::Valkey, Dialect::Valkey, (..9, _)) => {
+                0
+            }
             (Dialect::Redis, Dialect::Redis, number) => match number {
                 (..3, _) => 6,
                 (3, _) => 7,
@@ -85,7 +87,6 @@ impl ServerProgram {
                 (7, _) => 12,
                 _ => u32::MAX,
             },
-            (Dialect::Valkey, Dialect::Valkey, (..9, _)) => 0,
             (Dialect::Valkey, Dialect::Valkey, _) => u32::MAX,
             (Dialect::Valkey, Dialect::Redis, _) => 11,
         };
