@@ -306,14 +306,16 @@ pub fn open_dump(server: &NamedRedis, folder: &Path, facts: &SharedFacts) -> Ope
     let (access, digest) = (server.access.clone(), server.digest.clone());
     let (folder, shared) = (folder.to_owned(), Arc::clone(facts));
     Box::new(move || {
+        let digest = digest.map(|refused| Ok::<_, RedisError>((refused, state_of(&access)?)));
+        let digest = digest.transpose()?;
         let (stream, position) = RedisSnapshot::start(&access, &folder)?;
         let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         facts.moment = now();
         (facts.replid, facts.offset) =
             position.as_ref().map(|position| (position.replid.clone(), position.offset)).unzip();
         drop(facts);
-        let Some(refused) = digest else { return Ok(Box::new(stream)) };
-        let then = move || match digest_of_dump(&access, position.as_ref()) {
+        let Some((refused, before)) = digest else { return Ok(Box::new(stream)) };
+        let then = move || match digest_of_dump(&access, &before, position.as_ref()) {
             Ok(digest) => {
                 let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 facts.digest = Some(digest);
@@ -322,6 +324,10 @@ pub fn open_dump(server: &NamedRedis, folder: &Path, facts: &SharedFacts) -> Ope
         };
         Ok(Box::new(Followed { stream: Box::new(stream), then: Box::new(then) }))
     })
+}
+
+fn state_of(access: &Access) -> Result<ServerState, RedisError> {
+    ServerState::read(&mut access.connect()?)
 }
 
 fn now() -> String {
