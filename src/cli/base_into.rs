@@ -58,7 +58,7 @@ impl BaseInto<'_> {
             NewDatabase::prepare(self.target.clone(), base.1).map_err(|error| failed(&error))?;
         let local = LocalServerArgs {
             pg_bin: into.pg_bin.clone(),
-            user: POSTGRES.to_owned(),
+            user: Some(POSTGRES.to_owned()),
             set: Vec::new(),
             role: POSTGRES.to_owned(),
             workspace: into.workspace.clone(),

@@ -64,10 +64,11 @@ pub struct Isolated<'a> {
 pub type Look<'a> = dyn FnMut(&Checked<'_>, Option<Check>, &mut DrillRecord) + 'a;
 
 /// Notes a part of the drill that has ended.
-struct Stopwatch(Instant);
+pub struct Stopwatch(pub Instant);
 
 impl Stopwatch {
-    fn lap(&mut self, record: &mut DrillRecord, name: &str) {
+    /// It is called so.
+    pub fn lap(&mut self, record: &mut DrillRecord, name: &str) {
         let now = Instant::now();
         let seconds = (now - self.0).as_secs_f64();
         record.phases.push(Phase { name: name.to_owned(), seconds });
@@ -104,7 +105,7 @@ impl Isolated<'_> {
         record.snapshot.clone_from(&directory.snapshot);
         let data = directory.data().to_owned();
         let folder = directory.workspace().to_owned();
-        let socket = self.run_folder(&folder)?;
+        let socket = run_folder(&folder, self.user)?;
         record.checks.push(Checked::pages(directory.facts.bad_pages_count));
         watch.lap(record, "prepare");
         let server = self.server(&tools, &data, &folder, &socket)?;
@@ -165,22 +166,6 @@ impl Isolated<'_> {
             variables: self.variables.clone(),
         };
         start(options, &self.local.role)?.ok_or_else(interrupted)
-    }
-
-    /// Makes the folder of ours one that the server's user passes through, and in it one that is
-    /// that user's: no file that we write lies where somebody else can put a link.
-    fn run_folder(&self, own: &Path) -> Result<PathBuf, CommandError> {
-        let path = own.join("run");
-        let made = DirBuilder::new().mode(0o700).create(&path).and_then(|()| match self.user {
-            Some(RunAs { uid, gid }) => {
-                std::fs::set_permissions(own, Permissions::from_mode(0o711))?;
-                chown(&path, Some(uid), Some(gid))
-            }
-            None => Ok(()),
-        });
-        made.map(|()| path).map_err(|error| {
-            CommandError::new(&postgres::LAYER, "cannot make a folder").because(&error)
-        })
     }
 
     /// A file that the server reads, and that only we write.
@@ -246,7 +231,7 @@ impl Isolated<'_> {
         let folder = PrivateFolder::create(&self.local.workspace());
         let folder = folder.map_err(|error| CommandError::classify(&error, &postgres::LAYER))?;
         let own = folder.path();
-        let socket = self.run_folder(own)?;
+        let socket = run_folder(own, self.user)?;
         let saved = own.join("saved");
         DirBuilder::new().mode(0o700).create(&saved).map_err(|error| {
             CommandError::new(&postgres::LAYER, "cannot make a folder").because(&error)
@@ -356,6 +341,25 @@ impl Isolated<'_> {
         }
         Ok(())
     }
+}
+
+/// Makes the folder of ours one that the server's user passes through, and in it one that is that
+/// user's: no file that we write lies where somebody else can put a link.
+///
+/// # Errors
+/// It cannot be made.
+pub fn run_folder(own: &Path, user: Option<RunAs>) -> Result<PathBuf, CommandError> {
+    let path = own.join("run");
+    let made = DirBuilder::new().mode(0o700).create(&path).and_then(|()| match user {
+        Some(RunAs { uid, gid }) => {
+            std::fs::set_permissions(own, Permissions::from_mode(0o711))?;
+            chown(&path, Some(uid), Some(gid))
+        }
+        None => Ok(()),
+    });
+    made.map(|()| path).map_err(|error| {
+        CommandError::new(&postgres::LAYER, "cannot make a folder").because(&error)
+    })
 }
 
 /// Whether asking again is of no use: classes 57 (starting, ending) and 53 (busy) pass by.

@@ -26,9 +26,9 @@ pub struct LocalServerArgs {
     /// Folder with postgres [default: what PATH and the system have of the cluster's version]
     #[arg(long, value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
-    /// User that the server runs as, where we are root
-    #[arg(long, value_name = "NAME", default_value = "postgres")]
-    pub user: String,
+    /// User that the server runs as, where we are root [default: postgres; redis for Redis]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
     /// A setting that outweighs that of the original (repeatable)
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
@@ -46,7 +46,7 @@ impl LocalServerArgs {
         if !rustix::process::getuid().is_root() {
             return Ok(None);
         }
-        let user = user_of(&self.user);
+        let user = user_of(self.user.as_deref().unwrap_or("postgres"));
         user.map(Some).map_err(|error| CommandError::classify(&error, &postgres::NOT_STARTED))
     }
 

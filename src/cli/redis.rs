@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -27,6 +27,7 @@ use crate::repo::open::Repository;
 use crate::repo::state::{StateDir, read_json, write_json};
 use crate::source::redis::address::{Address, Host};
 use crate::source::redis::connection::Access;
+use crate::source::redis::digest::{Followed, digest_of_dump};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::sentinel::find;
 use crate::source::redis::server::ServerState;
@@ -135,6 +136,8 @@ pub struct NamedRedis {
     pub password: RedisPasswordArgs,
     /// The way.
     pub access: Access,
+    /// Its digest is wanted with the dump; in there, why it was not kept.
+    pub digest: Option<Arc<Mutex<Option<String>>>>,
 }
 
 /// Takes `NAME=ADDRESS` apart, or looks a bare `NAME` up.
@@ -164,7 +167,7 @@ pub fn named_redis(
         })?;
     let password = remembered.map_or_else(|| password.clone(), |one| password.or(&one.password));
     let access = access_of(&connection, name, &password, context)?;
-    Ok(NamedRedis { name: name.to_owned(), connection, password, access })
+    Ok(NamedRedis { name: name.to_owned(), connection, password, access, digest: None })
 }
 
 /// The way to the server at an address.
@@ -347,7 +350,8 @@ pub fn prepare(
     let found = facts_of(context, &state, &server.name, &repository.state, label)?;
     *facts.lock().unwrap_or_else(PoisonError::into_inner) = found;
     remember(context, &repository.state, server, None);
-    let open = open_dump(&access, repository.state.path(), facts);
+    let server = NamedRedis { access, ..server.clone() };
+    let open = open_dump(&server, repository.state.path(), facts);
     Ok(vec![dump_root(&server.name, open, Arc::clone(facts))])
 }
 
@@ -366,20 +370,44 @@ pub fn remember(context: &Context, state: &StateDir, server: &NamedRedis, keys: 
     if let Err(error) = changed {
         context.output.warning(&format!("{} is not remembered here: {error}", server.name));
     }
+    let refused = server.digest.as_ref().and_then(|why| {
+        let why = why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone()
+    });
+    if let Some(why) = refused {
+        let (name, id) = (&server.name, redis::DIGEST.id);
+        context.output.warning(&format!("the digest of {name} was not kept: {why} ({id})"));
+    }
 }
 
 /// How the dump of a server is opened; `folder` takes what comes faster than it is saved.
 #[must_use]
-pub fn open_dump(access: &Access, folder: &Path, facts: &SharedFacts) -> OpenStream {
-    let (access, folder, facts) = (access.clone(), folder.to_owned(), Arc::clone(facts));
+pub fn open_dump(server: &NamedRedis, folder: &Path, facts: &SharedFacts) -> OpenStream {
+    let (access, digest) = (server.access.clone(), server.digest.clone());
+    let (folder, shared) = (folder.to_owned(), Arc::clone(facts));
     Box::new(move || {
+        let digest = digest.map(|refused| Ok::<_, RedisError>((refused, state_of(&access)?)));
+        let digest = digest.transpose()?;
         let (stream, position) = RedisSnapshot::start(&access, &folder)?;
-        let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         facts.moment = now();
         (facts.replid, facts.offset) =
-            position.map(|position| (position.replid, position.offset)).unzip();
-        Ok(Box::new(stream))
+            position.as_ref().map(|position| (position.replid.clone(), position.offset)).unzip();
+        drop(facts);
+        let Some((refused, before)) = digest else { return Ok(Box::new(stream)) };
+        let then = move || match digest_of_dump(&access, &before, position.as_ref()) {
+            Ok(digest) => {
+                let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                facts.digest = Some(digest);
+            }
+            Err(why) => *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why),
+        };
+        Ok(Box::new(Followed { stream: Box::new(stream), then: Box::new(then) }))
     })
+}
+
+fn state_of(access: &Access) -> Result<ServerState, RedisError> {
+    ServerState::read(&mut access.connect()?)
 }
 
 /// The time, as facts say it.

@@ -52,7 +52,8 @@ pub fn prepare(
     for (primary, facts) in dumps {
         let name = shard_name(&server.name, primary.node.first_slot().unwrap_or_default());
         let facts: SharedFacts = Arc::new(Mutex::new(DumpFacts { shrunken, ..facts }));
-        let open = open_dump(&primary.access, local.path(), &facts);
+        let shard = NamedRedis { access: primary.access.clone(), ..server.clone() };
+        let open = open_dump(&shard, local.path(), &facts);
         roots.push(dump_root(&name, open, facts));
     }
     let look = Box::new(move || {

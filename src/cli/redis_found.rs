@@ -44,7 +44,7 @@ pub fn find(
     if let Some(path) = &selector.path {
         let path = path.trim_matches('/').as_bytes().to_vec();
         let root = snapshot.roots.iter().find(|root| *root.path == *path);
-        let facts = root.and_then(dump_of).flatten();
+        let facts = root.and_then(facts_of);
         return Ok(FoundDump { id, snapshot, path, facts });
     }
     if let Some((path, facts)) = only_dump(&snapshot) {
@@ -71,29 +71,31 @@ pub fn find(
 pub fn is_of_redis(snapshot: &Snapshot) -> bool {
     let is_redis = |root: &Root| {
         let facts = root.facts.as_ref().map(RedisFacts::decode);
-        dump_of(root).is_some() || matches!(facts, Some(Ok(Some(_))))
+        is_dump(root) || matches!(facts, Some(Ok(Some(_))))
     };
     snapshot.roots.iter().any(is_redis)
 }
 
 fn only_dump(snapshot: &Snapshot) -> Option<(Vec<u8>, Option<DumpFacts>)> {
-    let mut dumps = snapshot.roots.iter().filter_map(|root| Some((root, dump_of(root)?)));
+    let mut dumps = snapshot.roots.iter().filter(|root| is_dump(root));
     match (dumps.next(), dumps.next()) {
-        (Some((root, facts)), None) => Some((root.path.clone(), facts)),
+        (Some(root), None) => Some((root.path.clone(), facts_of(root))),
         _ => None,
     }
 }
 
-/// What is known of the dump that a root is; nothing where it is none.
-fn dump_of(root: &Root) -> Option<Option<DumpFacts>> {
-    let facts = root.facts.as_ref();
-    match facts.map(RedisFacts::decode) {
-        Some(Ok(Some(RedisFacts::Redis(facts)))) => return Some(Some(facts)),
-        Some(Ok(Some(RedisFacts::RedisJournal(_)))) => return None,
-        _ => {}
+/// What the server of a dump said.
+fn facts_of(root: &Root) -> Option<DumpFacts> {
+    match root.facts.as_ref().map(RedisFacts::decode) {
+        Some(Ok(Some(RedisFacts::Redis(facts)))) => Some(facts),
+        _ => None,
     }
-    // Of a form that is not known it is one all the same: reading it says what is wrong.
-    (!matches!(RecordFacts::of(facts), Ok(None))).then_some(None)
+}
+
+/// Whether a root is a dump. One of a form that is not known is one all the same: reading it says
+/// what is wrong.
+fn is_dump(root: &Root) -> bool {
+    facts_of(root).is_some() || !matches!(RecordFacts::of(root.facts.as_ref()), Ok(None))
 }
 
 /// What takes the bytes of a dump.

@@ -84,6 +84,8 @@ pub struct SourceConfig {
     pub password: Option<SecretReference>,
     /// Redis: the password of its sentinels.
     pub sentinel_password: Option<SecretReference>,
+    /// Redis: the program of the server that a drill starts.
+    pub redis_server: Option<PathBuf>,
     /// Postgres: what `backup` makes.
     pub method: Option<PostgresMethod>,
     /// Postgres: connections of a dump.
@@ -112,12 +114,14 @@ impl SourceConfig {
         match self.kind {
             SourceKind::Redis if self.connection.is_none() => Err("kind redis needs connection"),
             SourceKind::Redis if for_files || for_commands || of_dump || !self.paths.is_empty() => {
-                Err("kind redis has connection, password and sentinel-password only")
+                Err("kind redis has connection, passwords and redis-server only")
             }
             _ if self.kind != SourceKind::Redis
-                && (self.password.is_some() || self.sentinel_password.is_some()) =>
+                && (self.password.is_some()
+                    || self.sentinel_password.is_some()
+                    || self.redis_server.is_some()) =>
             {
-                Err("only kind redis has password and sentinel-password")
+                Err("only kind redis has password, sentinel-password and redis-server")
             }
             SourceKind::Files if self.paths.is_empty() => Err("kind files needs paths"),
             SourceKind::Postgres if self.connection.is_none() => {

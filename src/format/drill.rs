@@ -47,7 +47,7 @@ pub struct Check {
 /// A part of a drill, and how long it took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// `prepare`, `start`, `recover`, `restore`, `check`, `clean up`.
+    /// `prepare`, `start`, `recover`, `restore`, `load`, `check`, `clean up`.
     pub name: String,
     /// Seconds.
     pub seconds: f64,
@@ -62,12 +62,15 @@ pub struct DrillRecord {
     pub source: String,
     /// The snapshot that was begun with, by its id.
     pub snapshot: String,
-    /// `base` or `dump`.
+    /// `base` or `dump`; `redis`.
     pub method: String,
     /// What was to be reached: `latest`, or a moment, a position and the like.
     pub point: String,
-    /// Major version of `PostgreSQL`.
+    /// Major version of `PostgreSQL`; 0 where it is another database.
     pub postgres: u32,
+    /// The server that was started, where it is another database: `redis 7.0.15`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server: String,
     /// When it began (RFC 3339).
     pub begun: String,
     /// Seconds until the database took writes: the recovery time that was measured.
@@ -98,6 +101,7 @@ impl DrillRecord {
             method: String::new(),
             point: String::new(),
             postgres: 0,
+            server: String::new(),
             begun,
             ready_seconds: None,
             data_age_seconds: None,

@@ -50,6 +50,7 @@ mod program;
 mod prune;
 mod redis_aof;
 mod redis_cluster;
+mod redis_drill;
 mod redis_dump;
 mod redis_into;
 mod redis_records;

@@ -75,6 +75,10 @@ pub struct BackupArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
     pub redis_password: RedisPasswordArgs,
+    /// Ask the Redis server for DEBUG DIGEST after its dump, and keep it for drills; the server
+    /// answers nobody else meanwhile
+    #[arg(long)]
+    pub redis_digest: bool,
     /// The command of --command NAME
     #[arg(last = true, value_name = "COMMAND")]
     pub argv: Vec<OsString>,

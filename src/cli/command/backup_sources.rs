@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::backup::redis_dump::SharedFacts;
 use crate::cli::command::backup::{BackupArgs, ExcludeArgs, listed_paths};
@@ -160,6 +161,14 @@ fn gather_servers(
         let server = named_redis(text, &args.redis_password, context, &known)?;
         sources.name.get_or_insert_with(|| server.name.clone());
         sources.redis = Some((server, SharedFacts::default()));
+    }
+    match &mut sources.redis {
+        Some((server, _)) if args.redis_digest => server.digest = Some(Arc::default()),
+        None if args.redis_digest => {
+            let what = "--redis-digest is for a Redis server";
+            return Err(CommandError::new(&usage::ARGUMENT, what));
+        }
+        _ => {}
     }
     Ok(())
 }

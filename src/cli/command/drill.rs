@@ -1,6 +1,7 @@
 //! `holdfast drill`: proves that a database comes back, and keeps the record.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -10,11 +11,13 @@ use crate::cli::context::Context;
 use crate::cli::drill_checks::{Checked, say};
 use crate::cli::drill_record::{records, save};
 use crate::cli::error::{CommandError, Exit};
-use crate::cli::explain::{postgres, usage};
+use crate::cli::explain::{postgres, redis, usage};
 use crate::cli::isolated::Isolated;
 use crate::cli::live_server::{LocalServerArgs, variables};
 use crate::cli::postgres_recovery::PointArgs;
 use crate::cli::reading::{FoundSnapshot, Reading};
+use crate::cli::redis_drill::RedisDrill;
+use crate::cli::redis_found::is_of_redis;
 use crate::cli::selector::Selector;
 use crate::cli::signals::signals;
 use crate::cli::source_config::PostgresMethod;
@@ -25,10 +28,16 @@ use crate::format::postgres::facts::PostgresFacts;
 use crate::units::format_duration;
 
 const AFTER_HELP: &str = "\
-The server of a drill runs on the backup itself, as pg start does, or in a new cluster that a dump is
+PostgreSQL: the server of a drill runs on the backup itself, as pg start does, or in a new cluster that a dump is
 restored into. It listens on a socket in a folder of its own, archives nothing, and is gone at the
 end. Checked are: recovery reaches the point, pg_amcheck finds nothing, every row can be read, the
 rows of a dump are those that were saved, and what --assert demands.
+
+Redis: the dump is restored into a folder of its own, and a server started on it that listens on a
+socket there; it needs memory for all data. Checked are: the server loads it without an error, has as
+many keys in each database as the dump, has the digest that was saved with it (backup
+--redis-digest), and what --assert demands: a command whose answer must be there and neither 0 nor
+empty, or COMMAND = VALUE, with one of = != < <= > >= as a word of its own.
 
 Exit code 4: the drill has failed.
 
@@ -36,6 +45,7 @@ Examples:
   holdfast drill source:shop
   holdfast drill source:shop --to-time 2026-11-23T01:30:00Z --database shop \\
     --assert 'SELECT count(*) > 1000 FROM orders' --newest 'SELECT max(created) FROM orders'
+  holdfast drill source:cache --assert 'DBSIZE > 1000' --assert 'GET motd = \"hello all\"'
   holdfast drill report shop";
 
 /// Arguments of `drill`.
@@ -45,27 +55,31 @@ pub struct DrillArgs {
     #[allow(missing_docs, reason = "a doc comment here would replace the help")]
     #[command(subcommand)]
     pub command: Option<DrillCommand>,
-    /// Snapshot of a PostgreSQL source, or source:NAME
+    /// Snapshot of a PostgreSQL or Redis source, or source:NAME
     #[arg(value_name = "SNAPSHOT", required = true)]
     pub snapshot: Option<String>,
     /// Which kind of backup of the source [default: a base backup where there is one]
     #[arg(long, value_enum)]
     pub method: Option<PostgresMethod>,
-    /// Database that --assert and --newest ask [default: the dump's, or postgres]
+    /// Database that --assert and --newest ask [default: the dump's, or postgres; 0 for Redis]
     #[arg(long, value_name = "NAME")]
     pub database: Option<String>,
-    /// A query that must say true (repeatable)
-    #[arg(long, value_name = "SQL")]
+    /// A query that must say true, or a command of Redis (repeatable)
+    #[arg(long, value_name = "SQL|COMMAND")]
     pub assert: Vec<String>,
-    /// A query for the time of the newest row: its age is the recovery point
-    #[arg(long, value_name = "SQL")]
+    /// A query for the time of the newest row, or a command of Redis that gives seconds or
+    /// milliseconds since 1970, or RFC 3339: its age is the recovery point
+    #[arg(long, value_name = "SQL|COMMAND")]
     pub newest: Option<String>,
-    /// Leave out pg_amcheck and the reading of every row
+    /// Leave out pg_amcheck and the reading of every row, or the digest of Redis
     #[arg(long)]
     pub quick: bool,
     /// Do not keep the record in the repository
     #[arg(long)]
     pub no_record: bool,
+    /// Program of a Redis or Valkey server [default: what PATH and the system have for the dump]
+    #[arg(long, value_name = "PROGRAM")]
+    pub redis_server: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would replace the heading's help")]
     pub server: LocalServerArgs,
@@ -104,6 +118,12 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
     let reading = Reading::open(context)?;
     signals().arm();
     let started_at = jiff::Timestamp::now();
+    let (_, newest) = reading.select(context, &selector)?;
+    if is_of_redis(&newest) {
+        let drill = RedisDrill { args, context, begun, started_at };
+        let (record, ended) = drill.run(&reading, &selector)?;
+        return end(args, context, record, &ended);
+    }
     let ((source, snapshot_id), found) = select(args, context, &reading, &selector)?;
     let facts = facts_of(&found)?;
     let mut record = DrillRecord::new(&source, started_at.to_string());
@@ -153,7 +173,7 @@ fn drill(args: &DrillArgs, context: &Context) -> Result<Exit, CommandError> {
             setup.dump(&reading, dump, &mut record, &mut look)
         }
         _ => {
-            let what = format!("{text} is no backup of PostgreSQL");
+            let what = format!("{text} is no backup of PostgreSQL or Redis");
             return Err(CommandError::new(&postgres::NO_BACKUP, what));
         }
     };
@@ -269,7 +289,9 @@ fn end(
     } else {
         let failed = record.checks.iter().filter(|check| is_failed(check)).count();
         let why = record.failure.clone().unwrap_or_else(|| format!("{failed} checks failed"));
-        output.warning(&format!("the drill has failed: {why} ({})", postgres::DRILL_FAILED.id));
+        let kind =
+            if record.server.is_empty() { &postgres::DRILL_FAILED } else { &redis::DRILL_FAILED };
+        output.warning(&format!("the drill has failed: {why} ({})", kind.id));
     }
     match &kept {
         Ok(id) => output.summary(exit, &json!({ "drill": record, "kept": id })),

@@ -66,7 +66,6 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     let asked = access.connect().and_then(|mut server| require_empty(&mut server));
     asked.map_err(|error| failed(&error))?;
     let plan = plan_of(&found, &reading, context)?;
-    signals().arm();
     let loaded = load(&found, &reading, context, (&access, plan), way.as_ref());
     if let (Err(error), Some(exit)) = (&loaded, signals().came()) {
         context.output.warning(error.what());
@@ -128,6 +127,7 @@ fn load(
 ) -> Result<(Loaded, u64), CommandError> {
     let mut loader = Loader::prepare(access, plan).map_err(|error| failed(&error))?;
     let progress = Arc::new(Progress::default());
+    // It looks for signals until its end: what is in the server then must be said.
     let watch = context.watch(&progress);
     let fed = found.feed(reading, &progress, &mut |bytes| {
         if signals().came().is_some() {
@@ -135,22 +135,26 @@ fn load(
         }
         loader.take(bytes)
     });
-    watch.finish();
-    match fed {
-        Ok(()) => {
-            let loaded = loader.finish_dump().map_err(|error| failed(&error))?;
-            let Some((archive, plan)) = way else { return Ok((loaded, 0)) };
-            let mut loading = Loading { loader, command: Vec::new() };
-            let commands = archive.replay(plan, &mut loading)?;
-            loading.loader.finish_commands().map_err(|error| failed(&error))?;
-            Ok((loaded, commands))
-        }
+    let loaded = fed.and_then(|()| loader.finish_dump().map_err(FeedError::Taken));
+    let loaded = match loaded {
+        Ok(loaded) => go_on(loader, way).map(|commands| (loaded, commands)),
         Err(FeedError::Read(error)) => {
             let state = loader.failed(RedisError::Cancelled).to_string();
             Err(CommandError::new(&redis::NOT_LOADED, state).because_text(&with_causes(&error)))
         }
         Err(error) => Err(error.into()),
-    }
+    };
+    watch.finish();
+    loaded
+}
+
+/// Gives the commands after the dump to the server; how many they were.
+fn go_on(loader: Loader, way: Option<&(RedisArchive<'_>, Plan)>) -> Result<u64, CommandError> {
+    let Some((archive, plan)) = way else { return Ok(0) };
+    let mut loading = Loading { loader, command: Vec::new() };
+    let commands = archive.replay(plan, &mut loading)?;
+    loading.loader.finish_commands().map_err(|error| failed(&error))?;
+    Ok(commands)
 }
 
 /// Gives the commands of a journal to the server, one by one.

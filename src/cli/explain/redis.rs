@@ -162,15 +162,40 @@ were on their way between nodes, or something newer than this program. Nothing w
 
 What to do: restore the file, which is what the server sent, and start a server on it:
 holdfast restore SNAPSHOT --target dump.rdb";
+    NO_SERVER: "HF-REDIS-034", Usage, "no server program that reads the dump was found",
+"A drill starts a server of its own. It needs one that reads dumps of that version: Redis 5 and 6
+read version 9, Redis 7.0 version 10, 7.2 version 11, 7.4 version 12; Valkey 9 reads its own, and
+those of Redis up to 11.
+
+What to do: install one, or name it: --redis-server PROGRAM, or redis-server = \"PROGRAM\" in
+[sources.NAME].";
     NOT_STARTED: "HF-REDIS-035", Findings, "the server of a drill does not come up",
 "The server was started on the restored folder and ended, or did not load its data. The last lines of
 its log stand with the error.
 
 What to do: read them. A module that the data need is loaded with --set loadmodule=FILE; a folder
 that the server's user cannot enter is another one with --workspace.";
+    ASSERTION: "HF-REDIS-036", Usage, "an assertion cannot be understood",
+"An assertion is a command of Redis, and then perhaps one of = != < <= > >= and a value. Without
+these its answer must be there, and neither 0 nor empty. Words with spaces stand in quotes.
+
+What to do: --assert 'EXISTS session:1', --assert 'DBSIZE > 1000', --assert 'GET key = \"a b\"'";
     NO_DUMP: "HF-REDIS-037", Usage, "the snapshot has no dump of Redis or Valkey",
 "What was named is another kind of source, or a path that is not there.
 
 What to do: holdfast snapshots; holdfast ls SNAPSHOT. A dump in a tree or stream is named by its
 path: SNAPSHOT:PATH.";
+    DIGEST: "HF-REDIS-038", Failed, "the digest of the Redis server was not kept",
+"--redis-digest asks the server for DEBUG DIGEST when its dump is in. It is kept only where the
+position in the history shows that nothing was written from the dump to the digest. The snapshot is
+saved; drills count its keys and do not compare a digest.
+
+What to do: save at a quiet time, or from a replica whose primary is quiet. Since 7.0 the server must
+be started with enable-debug-command.";
+    DRILL_FAILED: "HF-REDIS-039", Findings, "a drill of a Redis source has failed",
+"The data did not come back as they were saved, or an assertion was not true. Each check says what it
+saw, and the record is kept: holdfast drill report.
+
+What to do: read the checks. If the backup is damaged, holdfast check --read-data and repair; if an
+assertion is wrong, correct it.";
 }

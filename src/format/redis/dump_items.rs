@@ -94,6 +94,7 @@ pub struct DumpItems {
     open: Open,
     has_begun: bool,
     unfit: Option<&'static str>,
+    is_lost: bool,
 }
 
 impl Default for DumpItems {
@@ -104,6 +105,7 @@ impl Default for DumpItems {
             open: Open::Nothing,
             has_begun: false,
             unfit: None,
+            is_lost: false,
         }
     }
 }
@@ -146,6 +148,12 @@ impl DumpItems {
         self.unfit
     }
 
+    /// Something was not understood, so there may be more keys than were given.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
     fn pass<E>(
         &mut self,
         is_end: bool,
@@ -172,6 +180,7 @@ impl DumpItems {
         let is_complete = self.parts.is_complete();
         if kind == Kind::Unknown {
             self.refuse("something that is not known to this program");
+            self.is_lost = true;
             self.open = Open::Skipped;
             return Ok(());
         }
@@ -262,7 +271,10 @@ impl DumpItems {
                 self.open = Open::Head(front);
                 return Ok(());
             }
-            Front::More | Front::No => self.refuse("a key that is too long, or none"),
+            Front::More | Front::No => {
+                self.refuse("a key that is too long, or none");
+                self.is_lost = true;
+            }
         }
         self.close(is_complete, each)
     }

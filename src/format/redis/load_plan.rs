@@ -29,6 +29,8 @@ pub struct LoadPlan {
     pub created: Option<u64>,
     /// Keys of each database.
     pub keys: KeyCounts,
+    /// Whether these are all: nothing in the dump was not understood.
+    pub is_counted: bool,
     /// Libraries of functions.
     pub functions: u64,
     /// Bytes of the longest value.
@@ -113,6 +115,7 @@ impl LoadPlanner {
         });
         let unfit = self.items.unfit().map(UnfitDump::Holds);
         let is_whole = ending == Ending::Whole;
+        let is_counted = !self.items.is_lost();
         let unfit = unfit.or_else(|| (!is_whole).then_some(UnfitDump::NotWhole));
         let (parts, found) = (self.items.parts(), self.found);
         LoadPlan {
@@ -120,6 +123,7 @@ impl LoadPlanner {
             version: parts.version(),
             created: parts.created(),
             keys: found.keys,
+            is_counted,
             functions: found.functions,
             longest_bytes: found.longest_bytes,
             long_bytes: found.long_bytes,

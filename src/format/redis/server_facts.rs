@@ -49,6 +49,9 @@ pub struct DumpFacts {
     pub keys: BTreeMap<String, u64>,
     /// When it was made, by our clock (RFC 3339): nothing in it is younger.
     pub moment: String,
+    /// `DEBUG DIGEST` of the server, where nothing was written from the dump until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// It has less than half of the keys of the one before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shrunken: bool,

@@ -1,0 +1,276 @@
+//! A drill of Redis: a dump restored into a folder of ours, and a server started on it that is
+//! looked at and thrown away.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use crate::cli::command::drill::DrillArgs;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::explain::{postgres, redis, restore as explain_restore, usage};
+use crate::cli::isolated::{Stopwatch, run_folder};
+use crate::cli::live_server::variables;
+use crate::cli::reading::Reading;
+use crate::cli::redis::failed;
+use crate::cli::redis_assertion::Assertion;
+use crate::cli::redis_checks::{asking, assertion, digest, keys, newest};
+use crate::cli::redis_found::{FoundDump, find};
+use crate::cli::selector::Selector;
+use crate::cli::signals::signals;
+use crate::format::drill::DrillRecord;
+use crate::format::redis::load_plan::{LoadPlan, LoadPlanner};
+use crate::format::redis::server_facts::DumpFacts;
+use crate::progress::Progress;
+use crate::source::postgres::local_server::{RunAs, user_of};
+use crate::source::postgres::private_folder::PrivateFolder;
+use crate::source::redis::error::RedisError;
+use crate::source::redis::loader::now_ms;
+use crate::source::redis::local_server::{DUMP_FILE, LocalServer, ServerOptions};
+use crate::source::redis::server::ServerState;
+use crate::source::redis::server_program::{ServerProgram, needed};
+
+/// Who a server runs as where we are root and nobody is named: the first that there is.
+const USERS: [&str; 3] = ["redis", "valkey", "nobody"];
+/// The last lines of a log that are shown.
+const LINES_SHOWN: usize = 15;
+/// What the method of such a drill is called.
+const METHOD: &str = "redis";
+
+/// A drill to be made.
+pub struct RedisDrill<'a> {
+    /// What was asked for.
+    pub args: &'a DrillArgs,
+    /// For output.
+    pub context: &'a Context,
+    /// When it began.
+    pub begun: Instant,
+    /// The same by the clock.
+    pub started_at: Timestamp,
+}
+
+/// What the server is asked.
+struct Questions {
+    database: u32,
+    asserted: Vec<Assertion>,
+    newest: Option<Assertion>,
+}
+
+impl RedisDrill<'_> {
+    /// Makes it: the record has what was seen, and the error what ended it early.
+    ///
+    /// # Errors
+    /// It was not begun: the arguments are wrong, or there is no dump.
+    pub fn run(
+        &self,
+        reading: &Reading,
+        selector: &Selector,
+    ) -> Result<(DrillRecord, Result<(), CommandError>), CommandError> {
+        let questions = self.questions()?;
+        let user = self.user()?;
+        let found = find(reading, self.context, selector)?;
+        let mut record = DrillRecord::new(&found.snapshot.source, self.started_at.to_string());
+        record.snapshot.clone_from(&found.id);
+        METHOD.clone_into(&mut record.method);
+        METHOD.clone_into(&mut record.server);
+        record.point = self.args.point.shown();
+        record.newest = found.facts.as_ref().map(|facts| facts.moment.clone());
+        let ended = self.brought_up(reading, &found, (user, &questions), &mut record);
+        self.set_age(&mut record);
+        Ok((record, ended))
+    }
+
+    fn questions(&self) -> Result<Questions, CommandError> {
+        let args = self.args;
+        let wrong = |what: String| Err(CommandError::new(&usage::ARGUMENT, what));
+        if args.point.is_given() {
+            return wrong("a dump has no other point in time than its own".to_owned());
+        }
+        if args.method.is_some() {
+            return wrong("--method is for PostgreSQL".to_owned());
+        }
+        let database = args.database.as_deref().unwrap_or("0");
+        let Ok(database) = database.parse() else {
+            return wrong(format!("--database {database}: a database of Redis is a number"));
+        };
+        let parse = |text: &String| {
+            Assertion::parse(text)
+                .map_err(|error| CommandError::new(&redis::ASSERTION, format!("{text:?}: {error}")))
+        };
+        let asserted = args.assert.iter().map(parse).collect::<Result<_, _>>()?;
+        let newest = args.newest.as_ref().map(parse).transpose()?;
+        Ok(Questions { database, asserted, newest })
+    }
+
+    fn user(&self) -> Result<Option<RunAs>, CommandError> {
+        if !rustix::process::getuid().is_root() {
+            return Ok(None);
+        }
+        let found = match &self.args.server.user {
+            Some(name) => user_of(name),
+            None => match USERS.iter().find_map(|name| user_of(name).ok()) {
+                Some(user) => Ok(user),
+                None => user_of(USERS[0]),
+            },
+        };
+        found.map(Some).map_err(|error| CommandError::new(&redis::NOT_STARTED, error.to_string()))
+    }
+
+    fn brought_up(
+        &self,
+        reading: &Reading,
+        found: &FoundDump,
+        (user, questions): (Option<RunAs>, &Questions),
+        record: &mut DrillRecord,
+    ) -> Result<(), CommandError> {
+        let mut watch = Stopwatch(self.begun);
+        let folder = PrivateFolder::create(&self.args.server.workspace());
+        let folder = folder.map_err(|error| CommandError::classify(&error, &postgres::LAYER))?;
+        let run = run_folder(folder.path(), user)?;
+        let plan = self.restore(found, reading, &run.join(DUMP_FILE), user)?;
+        if record.newest.is_none() {
+            let created = plan.created.and_then(|seconds| i64::try_from(seconds).ok());
+            let created = created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+            record.newest = created.map(|created| created.to_string());
+        }
+        let program = self.program(&found.snapshot.source, &plan)?;
+        record.server = program.shown();
+        watch.lap(record, "restore");
+        let options = ServerOptions {
+            program,
+            folder: run,
+            log: folder.path().join("log"),
+            user,
+            settings: self.args.server.settings()?,
+            database_max: plan.keys.databases().last().unwrap_or(0),
+        };
+        let mut server = LocalServer::start(&options).map_err(|error| not_started(&error))?;
+        let loaded = server.wait_until_loaded(&|| signals().came().is_some());
+        let loaded = loaded.map_err(|error| not_started(&error))?;
+        let Some(state) = loaded else { return Err(not_started(&RedisError::Cancelled)) };
+        watch.lap(record, "load");
+        record.ready_seconds = Some(self.begun.elapsed().as_secs_f64());
+        self.look(&server, (&state, &plan), found.facts.as_ref(), questions, record)?;
+        watch.lap(record, "check");
+        drop(server);
+        drop(folder);
+        watch.lap(record, "clean up");
+        Ok(())
+    }
+
+    /// Puts the dump where the server finds it, and counts what is in it.
+    fn restore(
+        &self,
+        found: &FoundDump,
+        reading: &Reading,
+        path: &Path,
+        user: Option<RunAs>,
+    ) -> Result<LoadPlan, CommandError> {
+        let unwritable = |error: std::io::Error| {
+            let what = format!("cannot write {}", path.display());
+            CommandError::new(&explain_restore::TARGET, what).because(&error)
+        };
+        let mut options = File::options();
+        let file = options.write(true).create_new(true).mode(0o600).open(path);
+        let mut file = BufWriter::new(file.map_err(unwritable)?);
+        let mut planner = LoadPlanner::new(now_ms());
+        let progress = Arc::new(Progress::default());
+        let watch = self.context.watch(&progress);
+        let mut failure = None;
+        let fed = found.feed(reading, &progress, &mut |bytes| {
+            planner.take(bytes);
+            file.write_all(bytes).map_err(|error| {
+                failure = Some(error);
+                RedisError::Cancelled
+            })
+        });
+        watch.finish();
+        // A signal is looked for from here on too: a server must not stay behind.
+        signals().arm();
+        if let Some(error) = failure {
+            return Err(unwritable(error));
+        }
+        fed?;
+        file.flush().map_err(unwritable)?;
+        if let Some(RunAs { uid, gid }) = user {
+            chown(path, Some(uid), Some(gid)).map_err(unwritable)?;
+        }
+        Ok(planner.finish())
+    }
+
+    fn program(&self, source: &str, plan: &LoadPlan) -> Result<ServerProgram, CommandError> {
+        let (dialect, version) = (plan.dialect, plan.version);
+        let table = self.context.loaded.config.sources.get(source);
+        let configured = table.and_then(|table| table.redis_server.as_ref());
+        let needed = needed(dialect, version);
+        let missing = |what: String| {
+            CommandError::new(&redis::NO_SERVER, format!("{what}: {needed} is needed"))
+        };
+        if let Some(path) = self.args.redis_server.as_ref().or(configured) {
+            let program = ServerProgram::ask(path)
+                .ok_or_else(|| missing(format!("{} is no server", path.display())))?;
+            if program.reads(dialect, version) {
+                return Ok(program);
+            }
+            return Err(missing(format!("{} does not read the dump", program.shown())));
+        }
+        let variables = variables(self.context);
+        let path = variables.iter().find(|(name, _)| name == "PATH");
+        let path = path.map_or(OsStr::new(""), |(_, value)| value);
+        ServerProgram::find(path, dialect, version)
+            .ok_or_else(|| missing("no server that reads the dump is on this host".to_owned()))
+    }
+
+    fn look(
+        &self,
+        server: &LocalServer,
+        (state, plan): (&ServerState, &LoadPlan),
+        saved: Option<&DumpFacts>,
+        questions: &Questions,
+        record: &mut DrillRecord,
+    ) -> Result<(), CommandError> {
+        record.checks.push(keys(state, plan));
+        if !self.args.quick {
+            record.checks.push(digest(server, &record.server, saved));
+        }
+        // From here on it is a server as any other: what has expired goes.
+        let mut connection = server
+            .connect()
+            .and_then(|mut connection| {
+                let words: [&[u8]; 3] = [b"REPLICAOF", b"NO", b"ONE"];
+                connection.command(&words, "asking")?;
+                asking(server, questions.database)
+            })
+            .map_err(|error| failed(&error))?;
+        if let Some(asked) = &questions.newest {
+            match newest(&mut connection, asked) {
+                Ok(moment) => record.newest = Some(moment.to_string()),
+                Err(check) => record.checks.push(check),
+            }
+        }
+        for asked in &questions.asserted {
+            record.checks.push(assertion(&mut connection, asked));
+        }
+        Ok(())
+    }
+
+    fn set_age(&self, record: &mut DrillRecord) {
+        let newest = record.newest.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
+        record.data_age_seconds =
+            newest.map(|newest| self.started_at.duration_since(newest).as_secs_f64().max(0.0));
+    }
+}
+
+/// The error for people, with the last lines of the server's log.
+fn not_started(error: &RedisError) -> CommandError {
+    let what = CommandError::new(&redis::NOT_STARTED, error.to_string());
+    let RedisError::LocalServer { log, .. } = error else { return what };
+    let lines: Vec<&str> = log.lines().rev().take(LINES_SHOWN).collect();
+    lines.into_iter().rev().fold(what, CommandError::because_text)
+}
