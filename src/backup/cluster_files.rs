@@ -13,6 +13,7 @@ use crate::backup::manifest_stream::ManifestStream;
 use crate::backup::page_watch::PageWatch;
 use crate::backup::pages::{PageFile, read_pages};
 use crate::backup::previous_files::PreviousFiles;
+use crate::backup::sole_archive::SoleArchive;
 use crate::crypto::ids::{content_hash, content_hasher};
 use crate::format::node::{Node, NodeKind};
 use crate::format::postgres::increment::INCREMENT_PREFIX;
@@ -35,6 +36,8 @@ pub struct ClusterFiles<'a> {
     pub watch: Arc<PageWatch>,
     /// Only changes come; makes the manifest whole.
     pub rewriter: Option<ManifestRewriter>,
+    /// All comes in one archive, which has to say itself what the server says otherwise.
+    pub sole: Option<SoleArchive>,
 }
 
 impl ClusterFiles<'_> {
@@ -52,14 +55,15 @@ impl ClusterFiles<'_> {
                 return Ok(false);
             }
         }
-        let mut archive = tar::Archive::new(&mut *base);
+        let mut archive = tar::Archive::new(&mut *base as &mut dyn Read);
         let read = self.take_entries(&mut archive, prefix.as_deref(), feed);
         read.map_err(|error| base.take_failure().map_or(error, Failure::Server))
     }
 
-    fn take_entries(
+    /// Takes what is in an archive; those of tablespaces belong below a `prefix`.
+    pub fn take_entries(
         &mut self,
-        archive: &mut tar::Archive<&mut BaseBackup>,
+        archive: &mut tar::Archive<&mut dyn Read>,
         prefix: Option<&str>,
         feed: &mut Feed<'_>,
     ) -> Result<bool, Failure> {
@@ -79,8 +83,11 @@ impl ClusterFiles<'_> {
             }
             let node = node_of(entry.header())?;
             feed.see(&node);
-            let goes_on = match node.kind {
-                NodeKind::File => self.take_file(&mut entry, &path, node, feed)?,
+            let goes_on = match (node.kind, &mut self.sole) {
+                (NodeKind::File, Some(_)) if path == MANIFEST_NAME => {
+                    self.take_sole_manifest(&mut entry, node, feed)?
+                }
+                (NodeKind::File, _) => self.take_file(&mut entry, &path, node, feed)?,
                 _ => feed.give_known(&path, node),
             };
             if !goes_on {
@@ -97,6 +104,9 @@ impl ClusterFiles<'_> {
         node: Node,
         feed: &mut Feed<'_>,
     ) -> Result<bool, Failure> {
+        if let Some(sole) = &mut self.sole {
+            sole.see(path)?;
+        }
         if is_page_file(path) {
             return self.take_pages(read, path, node, feed);
         }
@@ -200,6 +210,9 @@ impl ClusterFiles<'_> {
             node.size = bytes.len() as u64;
             rewriter.set_label(bytes.clone());
         }
+        if let Some(sole) = &mut self.sole {
+            sole.take(path, &bytes, &self.watch)?;
+        }
         let mut entry = entry_of(path, node);
         if bytes.is_empty() {
             return Ok(feed.push(Step::Known(entry, KnownContent::None)));
@@ -209,6 +222,19 @@ impl ClusterFiles<'_> {
         let lengths = feed.lengths(&bytes);
         let cut = CutBytes::hash(&feed.reading.keys, bytes.into(), &lengths);
         Ok(feed.push(Step::Small(SmallFile { entry, cut, is_known })))
+    }
+
+    /// Takes the list of all files as an entry of the archive.
+    fn take_sole_manifest(
+        &mut self,
+        read: &mut dyn Read,
+        node: Node,
+        feed: &mut Feed<'_>,
+    ) -> Result<bool, Failure> {
+        let Some(sole) = &mut self.sole else { return Ok(true) };
+        let copy = sole.copy.take();
+        let mut stream = ManifestStream::new(sole.ranges.of(read), None, copy);
+        take_stream(&mut stream, MANIFEST_NAME, node, feed)
     }
 
     /// Takes the list of all files, and copies it.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::backup::pages::PageCheck;
 use crate::format::postgres::facts::BadPage;
 use crate::format::postgres::lsn::Lsn;
-use crate::source::postgres::connection::Connection;
 use crate::source::postgres::page::{PageState, check_page, page_lsn};
+use crate::source::postgres::queries::Queries;
 use crate::source::postgres::replication::literal;
 use crate::source::postgres::server::ServerFacts;
 
@@ -23,7 +23,7 @@ fn first_page(path: &str, segment_pages: u32) -> u32 {
 
 /// What was seen of the pages.
 pub struct PageWatch {
-    start: Lsn,
+    start: AtomicU64,
     newest: AtomicU64,
     seen: Mutex<Seen>,
     page_bytes: u32,
@@ -41,12 +41,22 @@ impl PageWatch {
     #[must_use]
     pub fn new(server: &ServerFacts, start: Lsn) -> Self {
         Self {
-            start,
+            start: AtomicU64::new(start.0),
             newest: AtomicU64::new(start.0),
             seen: Mutex::default(),
             page_bytes: server.page_bytes,
             segment_pages: server.segment_pages,
         }
+    }
+
+    /// The backup begins at `start`: said so before the first page comes.
+    pub fn set_start(&self, start: Lsn) {
+        self.start.store(start.0, Ordering::Relaxed);
+        self.newest.store(start.0, Ordering::Relaxed);
+    }
+
+    fn start(&self) -> Lsn {
+        Lsn(self.start.load(Ordering::Relaxed))
     }
 
     /// What looks at the pages of that file.
@@ -64,7 +74,7 @@ impl PageWatch {
                 }
             }
             // What changes while it is sent is made whole by the log.
-            if !has_checksums || lsn >= watch.start {
+            if !has_checksums || lsn >= watch.start() {
                 return;
             }
             if check_page(page, first.wrapping_add(number)) == PageState::Bad {
@@ -78,7 +88,7 @@ impl PageWatch {
 
     /// The pages that are bad for certain: those that a second look, at the server's file, finds
     /// bad too, and one that is younger than the whole backup.
-    pub fn finish(&self, stop: Lsn, sql: &mut Connection) -> Vec<BadPage> {
+    pub fn finish(&self, stop: Lsn, sql: &mut dyn Queries) -> Vec<BadPage> {
         let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
         let mut bad = seen.bad;
         bad.sort();
@@ -93,7 +103,7 @@ impl PageWatch {
     }
 
     /// Reads the page once more; `None` where the role may not.
-    fn is_sound_now(&self, page: &BadPage, sql: &mut Connection) -> Option<bool> {
+    fn is_sound_now(&self, page: &BadPage, sql: &mut dyn Queries) -> Option<bool> {
         let offset = u64::from(page.page) * u64::from(self.page_bytes);
         let length = self.page_bytes;
         let path = literal(&page.path);
@@ -107,6 +117,6 @@ impl PageWatch {
         }
         let first = first_page(&page.path, self.segment_pages);
         let state = check_page(&bytes, first.wrapping_add(page.page));
-        Some(page_lsn(&bytes) >= self.start || state != PageState::Bad)
+        Some(page_lsn(&bytes) >= self.start() || state != PageState::Bad)
     }
 }

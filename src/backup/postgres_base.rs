@@ -22,7 +22,7 @@ use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::backup::stream::Reading;
 use crate::backup::successor::Successor;
 use crate::chunker::{ChunkSizes, Chunker};
-use crate::format::postgres::facts::{BadPage, BaseFacts, PostgresFacts};
+use crate::format::postgres::facts::{BadPage, BaseFacts, PostgresFacts, WalRange};
 use crate::format::postgres::lsn::Lsn;
 use crate::format::postgres::manifest::ManifestRewriter;
 use crate::format::snapshot::Facts;
@@ -106,6 +106,7 @@ impl PostgresBase {
             server: &server,
             watch: Arc::clone(&watch),
             rewriter: last.map(|last| ManifestRewriter::new(last.summary)),
+            sole: None,
         };
         let copy = self.manifests.as_ref().and_then(|manifests| manifests.next.try_clone().ok());
         let Some((stop, mut connection)) = take_parts(base, files, copy, feed)? else {
@@ -115,26 +116,11 @@ impl PostgresBase {
             feed.reading.progress.warn(format!("the server says: {notice}"));
         }
         drop(keeper);
-        let mut bad_pages = watch.finish(stop, &mut sql);
-        self.see_bad_pages(&bad_pages, &feed.reading.progress);
-        let bad_pages_count = bad_pages.len() as u64;
-        bad_pages.truncate(BAD_PAGES_NAMED);
-        self.facts = Some(BaseFacts {
-            cluster: server.cluster,
-            timeline,
-            start,
-            stop,
-            stop_time: server_time(&mut sql)?,
-            page_bytes: server.page_bytes,
-            has_checksums: server.has_checksums,
-            from_standby: server.is_standby,
-            changed_since,
-            tablespaces,
-            bad_pages,
-            bad_pages_count,
-            collations: server.collations,
-            settings: server.settings,
-        });
+        let bad_pages = watch.finish(stop, &mut sql);
+        name_bad_pages(&bad_pages, self.manifests.as_ref(), &feed.reading.progress);
+        let (range, stop_time) = (WalRange { timeline, start, end: stop }, server_time(&mut sql)?);
+        let facts = base_facts(server, range, stop_time, bad_pages);
+        self.facts = Some(BaseFacts { changed_since, tablespaces, ..facts });
         Ok(true)
     }
 
@@ -187,21 +173,63 @@ impl PostgresBase {
         upload_manifest(&mut connection, &mut BufReader::new(manifest))?;
         BaseBackup::start(connection, &self.options)
     }
+}
 
-    /// Names the pages that are damaged on the server, and lets the next base backup look at all
-    /// pages again.
-    fn see_bad_pages(&mut self, pages: &[BadPage], progress: &Progress) {
-        for page in pages.iter().take(BAD_PAGES_NAMED) {
-            let warning = format!("page {} of {} is damaged on the server", page.page, page.path);
-            progress.warn(warning);
-        }
-        if let Some(manifests) = &self.manifests
-            && !pages.is_empty()
-        {
-            // If it is not emptied, the next one does not look at pages that did not change.
-            drop(manifests.next.set_len(0));
-        }
+/// Names the pages that are damaged on the server, and lets the next base backup look at all pages
+/// again.
+pub fn name_bad_pages(pages: &[BadPage], manifests: Option<&Manifests>, progress: &Progress) {
+    for page in pages.iter().take(BAD_PAGES_NAMED) {
+        let warning = format!("page {} of {} is damaged on the server", page.page, page.path);
+        progress.warn(warning);
     }
+    if let Some(manifests) = manifests
+        && !pages.is_empty()
+    {
+        // If it is not emptied, the next one does not look at pages that did not change.
+        drop(manifests.next.set_len(0));
+    }
+}
+
+/// What a base backup says about itself that was sent as a whole, without tablespaces.
+#[must_use]
+pub fn base_facts(
+    server: ServerFacts,
+    range: WalRange,
+    stop_time: String,
+    mut bad_pages: Vec<BadPage>,
+) -> BaseFacts {
+    let bad_pages_count = bad_pages.len() as u64;
+    bad_pages.truncate(BAD_PAGES_NAMED);
+    BaseFacts {
+        cluster: server.cluster,
+        timeline: range.timeline,
+        start: range.start,
+        stop: range.end,
+        stop_time,
+        page_bytes: server.page_bytes,
+        has_checksums: server.has_checksums,
+        from_standby: server.is_standby,
+        changed_since: None,
+        tablespaces: Vec::new(),
+        bad_pages,
+        bad_pages_count,
+        collations: server.collations,
+        settings: server.settings,
+    }
+}
+
+/// Gives the error of a base backup.
+pub fn give_failure(items: &mut Giver<Item>, name: &str, failure: Failure) {
+    let name = name.to_owned();
+    items.give(Item::Failed(match failure {
+        Failure::Server(source) => BackupError::Postgres { name, source },
+        Failure::Source(source) => BackupError::Source { name, source },
+        Failure::Archive(source) => {
+            let (address, doing) = (name.clone(), "receiving a base backup");
+            let source = PostgresError::Broken { address, doing, source };
+            BackupError::Postgres { name, source }
+        }
+    }));
 }
 
 /// Takes everything that the server sends; where it ends, and the connection. `None` when nobody
@@ -264,27 +292,17 @@ impl RootSource for PostgresBase {
 
     fn read(&mut self, reading: &Reading, chunker: &Chunker, items: &mut Giver<Item>) {
         let mut feed = Feed::new(reading, chunker, items);
-        let received = self.receive(&mut feed);
-        let name = self.name.clone();
-        match received {
+        match self.receive(&mut feed) {
             Ok(true) => drop(feed.flush()),
             Ok(false) => {}
-            Err(Failure::Server(source)) => {
-                if let (PostgresError::Increment { .. }, Some(manifests)) =
-                    (&source, &self.manifests)
+            Err(failure) => {
+                if let (Failure::Server(PostgresError::Increment { .. }), Some(manifests)) =
+                    (&failure, &self.manifests)
                 {
                     // The next run asks for everything.
                     drop(std::fs::remove_file(&manifests.last));
                 }
-                items.give(Item::Failed(BackupError::Postgres { name, source }));
-            }
-            Err(Failure::Source(source)) => {
-                items.give(Item::Failed(BackupError::Source { name, source }));
-            }
-            Err(Failure::Archive(source)) => {
-                let (address, doing) = (name.clone(), "receiving a base backup");
-                let source = PostgresError::Broken { address, doing, source };
-                items.give(Item::Failed(BackupError::Postgres { name, source }));
+                give_failure(items, &self.name, failure);
             }
         }
     }

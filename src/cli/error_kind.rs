@@ -101,6 +101,7 @@ fn postgres_kind(error: &PostgresError) -> &'static Explanation {
         PostgresError::Dump { .. } => &postgres::DUMP,
         PostgresError::Exists { .. } => &postgres::EXISTS,
         PostgresError::Ended { .. } => &postgres::NOT_STARTED,
+        PostgresError::Program { .. } => &postgres::PROGRAM,
     }
 }
 

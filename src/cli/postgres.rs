@@ -1,6 +1,7 @@
 //! PostgreSQL sources by name: from the arguments, the configuration, or an earlier run.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,11 @@ use crate::format::postgres::facts::ClusterFacts;
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
 use crate::repo::state::{StateDir, read_json, write_json};
-use crate::source::postgres::address::Address;
+use crate::source::postgres::address::{Address, Defaults, Host};
+use crate::source::postgres::client_tools::ClientTools;
 use crate::source::postgres::connection::Purpose;
 use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::queries::Queries;
 use crate::source::postgres::server::ServerFacts;
 
 /// What this host remembers of its PostgreSQL sources, by name.
@@ -80,11 +83,33 @@ pub struct NamedServer {
     pub access: Access,
     /// System identifier of the cluster that was saved under the name before.
     pub expected: Option<String>,
+    /// The programs that go there in our place.
+    pub tools: Option<ClientTools>,
+}
+
+impl NamedServer {
+    /// Whoever answers queries.
+    fn queries(&self) -> Result<Box<dyn Queries>, PostgresError> {
+        Ok(match &self.tools {
+            Some(tools) => Box::new(tools.clone()),
+            None => Box::new(self.access.connect(Purpose::Sql)?),
+        })
+    }
+}
+
+/// Who talks to the server.
+#[derive(Clone, Copy)]
+pub enum Client<'a> {
+    /// We do.
+    Own,
+    /// This `pg_basebackup`, and the `psql` beside it.
+    Tools(&'a OsStr),
 }
 
 /// Takes `NAME=CONNECTION` apart, or looks a bare `NAME` up.
 pub fn named_server(
     text: &str,
+    client: Client<'_>,
     context: &Context,
     known: &KnownSources,
 ) -> Result<NamedServer, CommandError> {
@@ -105,18 +130,42 @@ pub fn named_server(
     let connection = given.or_else(configured).or_else(remembered).ok_or_else(|| {
         CommandError::new(&postgres::UNKNOWN, format!("no server of the name {name} is known"))
     })?;
-    let access = access_of(&connection, context)?;
+    let access = match client {
+        Client::Own => access_of(&connection, context)?,
+        Client::Tools(_) => access_by(&connection, context, Address::parse_for_tools)?,
+    };
+    let tools = match client {
+        Client::Own => None,
+        Client::Tools(program) => {
+            let secret: Vec<_> = context.loaded.config.secret_variables().collect();
+            let hosts: Vec<String> = access.address.hosts.iter().map(Host::to_string).collect();
+            Some(ClientTools {
+                base_backup: program.to_owned(),
+                connection: connection.clone(),
+                variables: context.environment.of_child(&secret),
+                shown: hosts.join(","),
+            })
+        }
+    };
     let expected = known.0.get(name).map(|one| one.cluster.system.clone());
-    Ok(NamedServer { name: name.to_owned(), connection, access, expected })
+    Ok(NamedServer { name: name.to_owned(), connection, access, expected, tools })
 }
 
 /// The way to the server of a connection string.
 pub fn access_of(connection: &str, context: &Context) -> Result<Access, CommandError> {
+    access_by(connection, context, Address::parse)
+}
+
+fn access_by(
+    connection: &str,
+    context: &Context,
+    parse: fn(&str, &dyn Defaults) -> Result<Address, PostgresError>,
+) -> Result<Access, CommandError> {
     let variable = |name: &str| {
         let value = context.environment.value(name)?;
         value.to_str().map(str::to_owned)
     };
-    let address = Address::parse(connection, &variable).map_err(|error| failed(&error))?;
+    let address = parse(connection, &variable).map_err(|error| failed(&error))?;
     let password = context.environment.text("PGPASSWORD")?.map(SecretString::from);
     Ok(Access { address, password })
 }
@@ -153,8 +202,8 @@ pub fn remember_server(
     server: &NamedServer,
     method: PostgresMethod,
 ) -> Result<(), CommandError> {
-    let found = server.access.connect(Purpose::Sql).and_then(|mut sql| {
-        let found = ServerFacts::read(&mut sql)?;
+    let found = server.queries().and_then(|mut sql| {
+        let found = ServerFacts::read(&mut *sql)?;
         // A dump stands alone, whichever cluster it is of.
         if method == PostgresMethod::Base {
             found.require_cluster(&server.name, server.expected.as_deref(), sql.shown())?;

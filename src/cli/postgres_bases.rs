@@ -1,6 +1,7 @@
 //! The base backups of a source.
 
 use crate::backup::postgres_base::PostgresBase;
+use crate::backup::postgres_tool::PostgresTool;
 use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
@@ -48,8 +49,13 @@ pub fn base_root(
     label: &SnapshotLabel,
     is_forced: bool,
 ) -> Box<dyn RootSource> {
+    let text = format!("holdfast {} {}", label.source, label.time);
+    if let Some(tools) = &server.tools {
+        let (name, expected) = (server.name.clone(), server.expected.clone());
+        return Box::new(PostgresTool::new(name, tools.clone(), text, expected));
+    }
     let options = BaseBackupOptions {
-        label: format!("holdfast {} {}", label.source, label.time),
+        label: text,
         fast_checkpoint: true,
         rate_kilobytes_max: None,
         incremental: !is_forced,

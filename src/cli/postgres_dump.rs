@@ -1,6 +1,7 @@
 //! Dumps of PostgreSQL databases: how they are made, from arguments and configuration.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -21,7 +22,7 @@ pub struct DumpArgs {
     /// Connections that fetch tables at the same time [default: 4]
     #[arg(long, value_name = "N", requires = "postgres", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub jobs: Option<u32>,
-    /// Folder with pg_dump and pg_dumpall [default: what PATH and the system have for the server]
+    /// Folder with pg_dump and its kin [default: what PATH and the system have for the server]
     #[arg(long, value_name = "DIR", requires = "postgres")]
     pub pg_bin: Option<PathBuf>,
 }
@@ -33,6 +34,18 @@ impl DumpArgs {
         Self {
             jobs: self.jobs.or(table.and_then(|table| table.jobs)),
             pg_bin: self.pg_bin.clone().or_else(|| table?.pg_bin.clone()),
+        }
+    }
+}
+
+impl DumpArgs {
+    /// A program, in the folder that was given where only its name is.
+    #[must_use]
+    pub fn in_folder(&self, program: &OsStr) -> OsString {
+        let is_name = !program.as_encoded_bytes().contains(&b'/');
+        match self.pg_bin.as_deref().filter(|_| is_name) {
+            Some(folder) => folder.join(program).into_os_string(),
+            None => program.to_owned(),
         }
     }
 }

@@ -44,6 +44,7 @@ mod postgres_start;
 mod postgres_stream;
 mod postgres_targets;
 mod postgres_tls;
+mod postgres_tool;
 mod postgres_tour;
 mod postgres_wal;
 mod program;

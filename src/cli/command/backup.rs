@@ -62,6 +62,9 @@ pub struct BackupArgs {
     /// What to save of a PostgreSQL server
     #[arg(long, value_enum, requires = "postgres")]
     pub method: Option<PostgresMethod>,
+    /// With --method base, let pg_basebackup, or a program that takes its arguments, talk to the server
+    #[arg(long, value_name = "PROGRAM", requires = "postgres", num_args = 0..=1, default_missing_value = "pg_basebackup")]
+    pub via_tool: Option<OsString>,
     /// The server is another cluster than before, and takes its name over
     #[arg(long, requires = "postgres")]
     pub new_cluster: bool,

@@ -10,7 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{source, usage};
 use crate::cli::open_repository::open;
-use crate::cli::postgres::{KnownSources, NamedServer, named_server};
+use crate::cli::postgres::{Client, KnownSources, NamedServer, named_server};
 use crate::cli::postgres_dump::DumpArgs;
 use crate::cli::redis::{KnownServers, NamedRedis, named_redis};
 use crate::cli::redis_files;
@@ -97,9 +97,10 @@ pub fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandEr
                 sources.commands.push((stream, argv));
             }
             SourceKind::Postgres => {
-                let server = named_server(name, context, &known_sources(args, context)?)?;
-                sources.server = Some((server, table.method.unwrap_or_default()));
                 sources.dump = args.dump.or(Some(table));
+                let known = known_sources(args, context)?;
+                let server = named_server(name, Client::Own, context, &known)?;
+                sources.server = Some((server, table.method.unwrap_or_default()));
             }
             SourceKind::Redis => {
                 let known = known_servers(args, context)?;
@@ -136,13 +137,20 @@ fn gather_servers(
     sources: &mut Sources,
 ) -> Result<(), CommandError> {
     if let Some(text) = &args.postgres {
-        let mut server = named_server(text, context, &known_sources(args, context)?)?;
+        let name = text.split_once('=').map_or(&**text, |(name, _)| name);
+        let table = context.loaded.config.sources.get(name);
+        let method = args.method.or_else(|| table?.method).unwrap_or_default();
+        sources.dump = args.dump.or(table);
+        let program = args.via_tool.as_deref().map(|program| sources.dump.in_folder(program));
+        if program.is_some() && method != PostgresMethod::Base {
+            let what = "--via-tool goes with --method base: a dump is made by pg_dump anyway";
+            return Err(CommandError::new(&usage::ARGUMENT, what));
+        }
+        let client = program.as_deref().map_or(Client::Own, Client::Tools);
+        let mut server = named_server(text, client, context, &known_sources(args, context)?)?;
         if args.new_cluster {
             server.expected = None;
         }
-        let table = context.loaded.config.sources.get(&server.name);
-        let method = args.method.or_else(|| table?.method).unwrap_or_default();
-        sources.dump = args.dump.or(table);
         sources.name.get_or_insert_with(|| server.name.clone());
         sources.server = Some((server, method));
     }

@@ -15,7 +15,9 @@ backup needs. Base backups and streaming need a role with REPLICATION and a line
 \"replication\" in pg_hba.conf.
 
 What to do: CREATE ROLE backup LOGIN REPLICATION IN ROLE pg_monitor; passwords stand in ~/.pgpass
-(0600), in PGPASSWORD, or in the file that PGPASSFILE names, and never on the command line.";
+(0600), in PGPASSWORD, or in the file that PGPASSFILE names, and never on the command line. Where
+the way of authentication is not known here, --method base --via-tool lets pg_basebackup talk to
+the server.";
     SERVER: "HF-PG-003", SourceFailed, "the PostgreSQL server ended with an error",
 "The server said why; nothing was saved.
 
@@ -97,6 +99,13 @@ what was saved or is remembered here. Nothing was saved.
 
 What to do: run the backup again: the next one takes the whole cluster. If it happens more than
 once, the disk of the server or of this host may be failing.";
+    PROGRAM: "HF-PG-019", SourceFailed, "a client program of PostgreSQL failed",
+"With --via-tool the server is asked by psql and sends its cluster to pg_basebackup. One of them is
+not there, or says why it failed. Nothing was saved. --via-tool PROGRAM names pg_basebackup, or a
+program that takes its arguments; psql is looked for in the same folder.
+
+What to do: try psql with the same connection string; passwords stand in ~/.pgpass (0600), in
+PGPASSWORD, or in the file that PGPASSFILE names.";
     TOOLS: "HF-PG-030", SourceFailed, "no pg_dump fits this server",
 "A dump is what pg_dump and pg_dumpall of the server's major version or a later one decide it to be.
 An older one does not know what the server has, so it is refused before anything is read. They are

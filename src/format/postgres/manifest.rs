@@ -24,6 +24,7 @@ pub const LABEL_NAME: &[u8] = b"backup_label";
 const CHECKSUM_ALGORITHM: &str = "CRC32C";
 const CHECKSUM_LINE: &[u8] = b"\"Manifest-Checksum\": ";
 const SYSTEM_LINE: &[u8] = b"\"System-Identifier\": ";
+const RANGE_LINE: &[u8] = b"{ \"Timeline\"";
 /// Lines without a value that anybody would look at.
 const FIXED_LINES: [&[u8]; 4] =
     [b"{ \"PostgreSQL-Backup-Manifest-Version\": 2", b"\"Files\": [", b"\"WAL-Ranges\": [", b"]"];
@@ -101,6 +102,12 @@ struct RangeLine {
     end: Lsn,
 }
 
+/// Whether it is the line of a range of the log, by its beginning.
+#[must_use]
+pub fn is_line_of_range(line: &[u8]) -> bool {
+    line.starts_with(RANGE_LINE)
+}
+
 enum Line {
     File(ListedFile),
     Range(WalRange),
@@ -120,7 +127,7 @@ impl Line {
             let file: FileLine = serde_json::from_slice(text).map_err(|_| wrong())?;
             return ListedFile::of(file).map(Self::File).ok_or_else(wrong);
         }
-        if text.starts_with(b"{ \"Timeline\"") {
+        if is_line_of_range(text) {
             let RangeLine { timeline, start, end } =
                 serde_json::from_slice(text).map_err(|_| wrong())?;
             return Ok(Self::Range(WalRange { timeline, start, end }));

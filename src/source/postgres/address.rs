@@ -68,12 +68,27 @@ impl Address {
     /// # Errors
     /// [`PostgresError::Address`], [`PostgresError::PasswordShown`].
     pub fn parse(text: &str, defaults: &dyn Defaults) -> Result<Self, PostgresError> {
-        let is_uri = ["postgres://", "postgresql://"].iter().find_map(|s| text.strip_prefix(s));
-        let parameters = match is_uri {
-            Some(rest) => of_uri(rest)?,
-            None => of_words(text)?,
+        Self::of_parameters(parameters_of(text)?, defaults)
+    }
+
+    /// Reads a connection string that `libpq` is given, which knows more: what is not known here is
+    /// passed over, but for passwords.
+    ///
+    /// # Errors
+    /// As for [`Address::parse`].
+    pub fn parse_for_tools(text: &str, defaults: &dyn Defaults) -> Result<Self, PostgresError> {
+        let mut parameters = parameters_of(text)?;
+        // Paths of files with secrets have other names: passfile, sslkey.
+        let is_secret =
+            |name: &str| ["password", "secret", "_key"].iter().any(|end| name.ends_with(end));
+        if parameters.iter().any(|(name, _)| is_secret(name)) {
+            return Err(PostgresError::PasswordShown);
+        }
+        parameters.retain(|(name, value)| Known::default().take(name, value.clone()).is_ok());
+        let or_nobody = |name: &str| {
+            defaults.variable(name).or_else(|| (name == "USER").then(|| "postgres".to_owned()))
         };
-        Self::of_parameters(parameters, defaults)
+        Self::of_parameters(parameters, &or_nobody)
     }
 
     /// The same place, another database.
@@ -111,6 +126,14 @@ impl Address {
             password_file: or(known.password_file, "PGPASSFILE").map(PathBuf::from).or_else(home),
             patience: Duration::from_secs(patience.transpose()?.filter(|s| *s > 0).unwrap_or(30)),
         })
+    }
+}
+
+fn parameters_of(text: &str) -> Result<Vec<(String, String)>, PostgresError> {
+    let is_uri = ["postgres://", "postgresql://"].iter().find_map(|s| text.strip_prefix(s));
+    match is_uri {
+        Some(rest) => of_uri(rest),
+        None => of_words(text),
     }
 }
 
@@ -351,6 +374,25 @@ mod tests {
             "host=h",
         ] {
             assert!(matches!(parse(text), Err(PostgresError::Address { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn programs_may_be_given_more_but_no_password() {
+        let none = |_: &str| None;
+        let parse = |text: &str| Address::parse_for_tools(text, &none);
+        let address = parse("host=db krbsrvname=x sslcert=/c dbname=shop").unwrap();
+        assert_eq!((&*address.user, &*address.database), ("postgres", "shop"));
+        assert_eq!(address.hosts, [Host::Tcp("db".into(), 5432)]);
+        for text in [
+            "host=db password=x",
+            "host=db sslpassword=x",
+            "host=db oauth_client_secret=x",
+            "host=db scram_client_key=x",
+            "postgres://u:x@db/shop",
+            "postgres://u@db/shop?password=x",
+        ] {
+            assert!(matches!(parse(text), Err(PostgresError::PasswordShown)), "{text}");
         }
     }
 }

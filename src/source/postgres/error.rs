@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::source::error::SourceError;
+
 /// Why something could not be had from a server.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
@@ -143,6 +145,14 @@ pub enum PostgresError {
         path: String,
         /// What is wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A client program of `PostgreSQL` that we use in our place.
+    #[error("{address} could not be asked")]
+    Program {
+        /// Where the server is.
+        address: String,
+        /// What the program said.
+        source: Box<SourceError>,
     },
     /// The server is older or other than what is spoken here.
     #[error("{address}: {what}")]

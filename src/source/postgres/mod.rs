@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod base_backup;
+pub mod client_tools;
 pub mod connection;
 pub mod dump;
 pub mod dump_proxy;
@@ -15,6 +16,7 @@ pub mod local_server;
 pub mod page;
 pub mod password_file;
 pub mod private_folder;
+pub mod queries;
 pub mod replication;
 pub mod row_sums;
 pub mod server;

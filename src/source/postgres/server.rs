@@ -1,8 +1,8 @@
 //! What a server is: version, cluster, settings that a backup depends on.
 
 use crate::format::postgres::facts::ClusterFacts;
-use crate::source::postgres::connection::Connection;
 use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::queries::Queries;
 
 /// Oldest version whose base backups are understood.
 pub const VERSION_MIN: u32 = 150_000;
@@ -44,9 +44,8 @@ impl ServerFacts {
     ///
     /// # Errors
     /// It is too old, or does not answer as it should.
-    pub fn read(sql: &mut Connection) -> Result<Self, PostgresError> {
-        // What a role or a database has set must not change what we see.
-        sql.query("SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0")?;
+    pub fn read(sql: &mut dyn Queries) -> Result<Self, PostgresError> {
+        sql.prepare()?;
         let version_number = number(sql, "SHOW server_version_num")?;
         if version_number < VERSION_MIN {
             let what = format!("version {version_number} is older than 15, the oldest supported");
@@ -110,16 +109,16 @@ impl ServerFacts {
 }
 
 /// The server's clock (RFC 3339).
-pub fn server_time(sql: &mut Connection) -> Result<String, PostgresError> {
+pub fn server_time(sql: &mut dyn Queries) -> Result<String, PostgresError> {
     sql.value(&format!("SELECT {TIME_SQL}"))
 }
 
-fn number(sql: &mut Connection, query: &str) -> Result<u32, PostgresError> {
+fn number(sql: &mut dyn Queries, query: &str) -> Result<u32, PostgresError> {
     sql.value(query)?.parse().map_err(|_| sql.unexpected("reading a number"))
 }
 
 /// What orders text in the databases of the server, and in which version.
-fn collations(sql: &mut Connection) -> Result<Vec<(String, String)>, PostgresError> {
+fn collations(sql: &mut dyn Queries) -> Result<Vec<(String, String)>, PostgresError> {
     let rows = sql.query(
         "SELECT DISTINCT CASE datlocprovider WHEN 'c' THEN 'libc' WHEN 'i' THEN 'icu' \
          ELSE 'builtin' END, pg_catalog.pg_database_collation_actual_version(oid) \

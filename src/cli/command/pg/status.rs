@@ -10,7 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::postgres;
 use crate::cli::maintaining::short;
-use crate::cli::postgres::{KnownSources, named_server};
+use crate::cli::postgres::{Client, KnownSources, named_server};
 use crate::cli::postgres_bases::{Base, bases_of};
 use crate::cli::reading::Reading;
 use crate::cli::table::{Align, Table};
@@ -54,7 +54,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
     let coverage = archive.coverage();
     let known = KnownSources::read_at(&reading.repository.state)?;
     let newest = archive.facts().map(|facts| facts.newest.clone()).max();
-    let server = match named_server(&args.source, context, &known) {
+    let server = match named_server(&args.source, Client::Own, context, &known) {
         Ok(server) if !args.offline => Some(ask(&server.access, &coverage)),
         _ => None,
     };

@@ -19,7 +19,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::postgres;
 use crate::cli::open_repository::open;
-use crate::cli::postgres::{KnownSources, NamedServer, failed, named_server};
+use crate::cli::postgres::{Client, KnownSources, NamedServer, failed, named_server};
 use crate::cli::signals::signals;
 use crate::cli::time::{fixed_span, format_rfc3339};
 use crate::clock::SystemClock;
@@ -128,7 +128,7 @@ impl From<PostgresError> for Ended {
 pub fn run(args: &StreamArgs, context: &Context) -> Result<Exit, CommandError> {
     let repository = open(context)?;
     let known = KnownSources::read(&repository)?;
-    let server = named_server(&args.server, context, &known)?;
+    let server = named_server(&args.server, Client::Own, context, &known)?;
     let found = server.access.connect(Purpose::Sql).and_then(|mut sql| {
         let found = ServerFacts::read(&mut sql)?;
         found.require_cluster(&server.name, server.expected.as_deref(), sql.shown())?;
