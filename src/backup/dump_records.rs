@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::backup::dump_by_keys::ByKeys;
 use crate::backup::dump_part::Part;
 use crate::backup::dump_spool::{ORDER_LANE, SPOOL_LANE_BITS, Spooled, Spooler};
 use crate::backup::error::BackupError;
@@ -23,10 +24,10 @@ use crate::chunker::{ChunkSizes, Chunker};
 use crate::crypto::ids::{ChunkKind, DomainKeys};
 use crate::format::node::{Node, NodeKind, UnixTime};
 use crate::format::redis::bits::BitWriter;
-use crate::format::redis::dump_parts::Ending;
+use crate::format::redis::dump_end::Ending;
 use crate::format::redis::facts::{
-    FRAME_FILE, PART_BITS_MAX, RecordFacts, TIES_FILE, column_file, dialect_word, order_file,
-    records_file,
+    DumpOrder, FRAME_FILE, PART_BITS_MAX, RecordFacts, TIES_FILE, column_file, dialect_word,
+    order_file, records_file,
 };
 use crate::format::redis::order::{
     BLOCK_ATOMS_MAX, block, ends_block, prefix, prefix_bits, put_block,
@@ -84,16 +85,23 @@ pub struct RedisRecords {
     facts: FactsOf,
     previous: Option<PreviousFiles>,
     folder: PathBuf,
+    order: DumpOrder,
     records: Option<RecordFacts>,
 }
 
 impl RedisRecords {
     /// The root of that name (`redis:cache`), whose file is called `name`.
     #[must_use]
-    pub fn new(root: String, name: String, open: OpenStream, facts: FactsOf) -> Self {
+    pub fn new(
+        root: String,
+        name: String,
+        order: DumpOrder,
+        open: OpenStream,
+        facts: FactsOf,
+    ) -> Self {
         let (previous, records) = (None, None);
         let folder = PathBuf::new();
-        Self { root, name, open: Some(open), facts, previous, folder, records }
+        Self { root, name, open: Some(open), facts, previous, folder, order, records }
     }
 
     fn receive(
@@ -127,6 +135,21 @@ impl RedisRecords {
         self.store(&mut files, items, &spooled, salt)
     }
 
+    /// The order that the dump is stored in.
+    fn order_of(&self, spooled: &Spooled, reading: &Reading) -> DumpOrder {
+        if self.order == DumpOrder::Server {
+            return DumpOrder::Server;
+        }
+        let is_understood = spooled.ending == Ending::Whole && spooled.unknown_bytes == 0;
+        if is_understood && !spooled.is_bound {
+            return DumpOrder::Keys;
+        }
+        let name = &self.name;
+        let what = "holds something that depends on its order, which is kept";
+        reading.progress.warn(format!("{name}: the dump {what}"));
+        DumpOrder::Server
+    }
+
     /// Gives the files of a dump that was read.
     fn store(
         &mut self,
@@ -136,12 +159,18 @@ impl RedisRecords {
         salt: [u8; SALT_BYTES],
     ) -> Result<Option<()>, DumpError> {
         let part_bits = files.part_bits(spooled);
+        let order = self.order_of(spooled, files.reading);
+        let mut by_keys = ByKeys::new(spooled);
         let order_bits = prefix_bits(spooled.atoms as usize);
         let made = spooled.created.unwrap_or(0) as u32;
         let mut ties = BitWriter::default();
+        let mut spare = Vec::new();
         for number in 0..1 << part_bits {
-            let part = Part::load(spooled, part_bits, number)?;
-            part.put_ties(order_bits, &mut ties)?;
+            let part = Part::load(spooled, order, part_bits, number, spare)?;
+            match order {
+                DumpOrder::Server => part.put_ties(order_bits, &mut ties)?,
+                DumpOrder::Keys => by_keys.add(&part)?,
+            }
             let old = files.old_part(records_file, part_bits, number);
             let name = records_file(part_bits, number);
             let given = files.give_pieces(&name, items, old, |out| part.give_records(out));
@@ -154,18 +183,19 @@ impl RedisRecords {
             if given?.is_none() {
                 return Ok(None);
             }
+            spare = part.into_spare();
         }
-        let Some(order_files) = files.give_order(items, &spooled.lanes, order_bits)? else {
-            return Ok(None);
+        let (bytes, hash, order_files) = match order {
+            DumpOrder::Keys => by_keys.finish(spooled)?,
+            DumpOrder::Server => {
+                let given = files.give_order(items, &spooled.lanes, order_bits)?;
+                let Some(order_files) = given else { return Ok(None) };
+                if files.give_ties(ties, items)?.is_none() {
+                    return Ok(None);
+                }
+                (spooled.bytes, spooled.hash, order_files)
+            }
         };
-        let mut ties = std::io::Cursor::new(ties.finish());
-        let mut read = |buffer: &mut [u8]| {
-            std::io::Read::read(&mut ties, buffer)
-                .map_err(|_| SourceError::Unfinished { name: TIES_FILE.into() })
-        };
-        if files.give_cut(TIES_FILE, items, &mut read)?.is_none() {
-            return Ok(None);
-        }
         if spooled.unknown_bytes > 0 {
             files.reading.progress.warn(format!(
                 "{}: {} of {} bytes are of a form that is not known, and are kept as they are",
@@ -175,8 +205,9 @@ impl RedisRecords {
         self.records = Some(RecordFacts {
             form: 1,
             dialect: dialect_word(spooled.dialect).into(),
-            bytes: spooled.bytes,
-            hash: spooled.hash,
+            bytes,
+            hash,
+            order,
             salt: data_encoding::HEXLOWER.encode(&salt),
             atoms: spooled.atoms,
             order_bits,
@@ -373,6 +404,19 @@ impl Files<'_> {
                 return Ok(Some(number));
             }
         }
+    }
+
+    fn give_ties(
+        &self,
+        ties: BitWriter,
+        items: &mut Giver<Item>,
+    ) -> Result<Option<()>, SourceError> {
+        let mut ties = std::io::Cursor::new(ties.finish());
+        let mut read = |buffer: &mut [u8]| {
+            std::io::Read::read(&mut ties, buffer)
+                .map_err(|_| SourceError::Unfinished { name: TIES_FILE.into() })
+        };
+        self.give_cut(TIES_FILE, items, &mut read)
     }
 
     /// A file that is cut by its content; nothing when nobody takes any more.

@@ -5,6 +5,7 @@ pub mod cluster_feed;
 pub mod cluster_files;
 pub mod content;
 pub mod dump_batch;
+pub mod dump_by_keys;
 pub mod dump_entry;
 pub mod dump_part;
 pub mod dump_reader;

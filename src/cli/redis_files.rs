@@ -10,6 +10,7 @@ use crate::backup::stream::StreamRoot;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{source, usage};
 use crate::format::redis::dump_parts::is_dump;
+use crate::format::redis::facts::DumpOrder;
 use crate::format::snapshot::Facts;
 use crate::source::stream::ReaderStream;
 
@@ -18,7 +19,11 @@ const FIRST_BYTES: u64 = 9;
 
 /// Standard input as a stream of that name: by its records where it is a dump, unless it is to be
 /// stored `plain`.
-pub fn stdin_root(name: &str, is_plain: bool) -> Result<Box<dyn RootSource>, CommandError> {
+pub fn stdin_root(
+    name: &str,
+    order: DumpOrder,
+    is_plain: bool,
+) -> Result<Box<dyn RootSource>, CommandError> {
     if is_plain {
         let open = || Ok(Box::new(ReaderStream::standard_input()) as _);
         return Ok(Box::new(StreamRoot::new(name.to_owned(), Box::new(open))));
@@ -34,7 +39,7 @@ pub fn stdin_root(name: &str, is_plain: bool) -> Result<Box<dyn RootSource>, Com
         return Ok(Box::new(StreamRoot::new(name.to_owned(), Box::new(open))));
     }
     let (root, name) = (format!("stream:{name}"), name.to_owned());
-    Ok(Box::new(RedisRecords::new(root, name, Box::new(open), Box::new(file_facts))))
+    Ok(Box::new(RedisRecords::new(root, name, order, Box::new(open), Box::new(file_facts))))
 }
 
 /// Takes `NAME=FILE` apart.
@@ -48,7 +53,11 @@ pub fn named_file(text: &str) -> Result<(String, PathBuf), CommandError> {
 }
 
 /// A file that holds a dump, as source of that name.
-pub fn file_root(name: &str, path: &Path) -> Result<Box<dyn RootSource>, CommandError> {
+pub fn file_root(
+    name: &str,
+    path: &Path,
+    order: DumpOrder,
+) -> Result<Box<dyn RootSource>, CommandError> {
     let failed = |error| {
         let what = format!("{} cannot be read", path.display());
         CommandError::new(&source::NO_DUMP, what).because(&error)
@@ -63,7 +72,7 @@ pub fn file_root(name: &str, path: &Path) -> Result<Box<dyn RootSource>, Command
     let (bytes, shown) = (Cursor::new(first).chain(file), path.display().to_string());
     let open = move || Ok(Box::new(ReaderStream::new(shown, bytes)) as _);
     let (root, file) = (format!("redis:{name}"), format!("{name}.rdb"));
-    Ok(Box::new(RedisRecords::new(root, file, Box::new(open), Box::new(file_facts))))
+    Ok(Box::new(RedisRecords::new(root, file, order, Box::new(open), Box::new(file_facts))))
 }
 
 /// What is known of a dump whose server is not: its kind.

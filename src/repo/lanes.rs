@@ -36,6 +36,9 @@ pub enum LaneError {
     Open(#[from] OpenError),
 }
 
+/// What a lane gets at first, so that not all of them grow in small steps.
+const OPEN_BYTES_FIRST: usize = 16 * 1024;
+
 #[derive(Debug, Default)]
 struct Lane {
     /// Place and length of each sealed block.
@@ -77,6 +80,9 @@ impl Lanes {
     /// Appends an entry to a lane.
     pub fn push(&mut self, lane: usize, entry: &[u8]) -> Result<(), LaneError> {
         let place = &mut self.each[lane];
+        if place.open.capacity() == 0 {
+            place.open.reserve(OPEN_BYTES_FIRST.max(entry.len()));
+        }
         place.open.extend_from_slice(entry);
         place.bytes += entry.len() as u64;
         self.open_bytes += entry.len();

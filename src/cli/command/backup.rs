@@ -49,6 +49,10 @@ pub struct BackupArgs {
     /// Save a dump file of Redis or Valkey by its records: NAME and the file
     #[arg(long, value_name = "NAME=FILE", conflicts_with_all = ["paths", "stdin", "command", "files_from", "postgres", "redis"])]
     pub redis_rdb: Option<String>,
+    /// Do not keep the order in which a dump of Redis or Valkey has its keys: it comes back sorted
+    /// by them, with the same data, and takes less
+    #[arg(long, conflicts_with_all = ["plain", "paths", "command", "files_from", "postgres"])]
+    pub canonical: bool,
     /// Save what a command prints as a stream: NAME and the command after --, or NAME=COMMAND
     /// (repeatable)
     #[arg(long, value_name = "NAME[=COMMAND]")]

@@ -225,10 +225,10 @@ fn open_roots(
         }
     }
     if let Some(name) = &sources.stdin {
-        roots.push(redis_files::stdin_root(name, sources.is_plain)?);
+        roots.push(redis_files::stdin_root(name, sources.order, sources.is_plain)?);
     }
     if let Some((name, file)) = &sources.redis_rdb {
-        roots.push(redis_files::file_root(name, file)?);
+        roots.push(redis_files::file_root(name, file, sources.order)?);
     }
     for (name, argv) in &sources.commands {
         let (argv, variables) = (argv.clone(), variables.clone());
@@ -247,7 +247,7 @@ fn open_roots(
     }
     if let Some((server, facts)) = &sources.redis {
         let open = cli_redis::open_dump(&server.access, states, facts);
-        roots.push(dump_root(&server.name, open, Arc::clone(facts)));
+        roots.push(dump_root(&server.name, sources.order, open, Arc::clone(facts)));
     }
     if roots.is_empty() {
         let names: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();

@@ -14,6 +14,7 @@ use crate::cli::postgres_dump::DumpArgs;
 use crate::cli::redis::{KnownServers, NamedRedis, named_redis};
 use crate::cli::redis_files;
 use crate::cli::source_config::{PostgresMethod, SourceKind};
+use crate::format::redis::facts::DumpOrder;
 
 /// What is to be saved, gathered from arguments and configuration.
 pub struct Sources {
@@ -27,6 +28,8 @@ pub struct Sources {
     pub redis_rdb: Option<(String, PathBuf)>,
     /// Standard input is not looked at: it is stored as it comes, or not at all.
     pub is_plain: bool,
+    /// In which order the records of a dump of Redis are kept.
+    pub order: DumpOrder,
     /// A PostgreSQL server, and how it is saved.
     pub server: Option<(NamedServer, PostgresMethod)>,
     /// A Redis server, and what its dump says about itself.
@@ -52,6 +55,7 @@ pub fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandEr
         stdin: args.stdin.clone(),
         redis_rdb: None,
         is_plain: args.plain || args.dry_run,
+        order: if args.canonical { DumpOrder::Keys } else { DumpOrder::Server },
         server: None,
         redis: None,
         dump: args.dump.clone(),

@@ -7,6 +7,7 @@ pub mod bits;
 pub mod column;
 pub mod command_stream;
 pub mod crc64;
+pub mod dump_end;
 pub mod dump_parts;
 pub mod facts;
 pub mod frame;
