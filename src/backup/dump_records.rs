@@ -42,8 +42,10 @@ use crate::source::error::SourceError;
 
 /// Spooled bytes of one part, about.
 const PART_BYTES: u64 = 32 * 1024 * 1024;
+/// Atoms of one part, at most.
+const PART_ATOMS: u64 = 1 << 18;
 /// Atoms whose order is one file, at least.
-const ORDER_FILE_ATOMS: u64 = 1 << 22;
+const ORDER_FILE_ATOMS: u64 = 1 << 20;
 
 /// Why a dump was not saved.
 #[derive(Debug, thiserror::Error)]
@@ -317,8 +319,9 @@ impl Files<'_> {
 
     /// As many parts as before, unless they would be far too large or too small.
     fn part_bits(&self, spooled: &Spooled) -> u32 {
-        let bytes = spooled.atom_bytes;
-        let wanted = (0..PART_BITS_MAX).find(|bits| bytes >> bits <= PART_BYTES);
+        let (bytes, atoms) = (spooled.atom_bytes, spooled.atoms);
+        let wanted = (0..PART_BITS_MAX)
+            .find(|bits| bytes >> bits <= PART_BYTES && atoms >> bits <= PART_ATOMS);
         let wanted = wanted.unwrap_or(PART_BITS_MAX);
         let has = |bits: &u32| self.has(&records_file(*bits, 0));
         let before = (0..=PART_BITS_MAX).find(has);

@@ -35,6 +35,8 @@ const LANE_SHARES_MAX: u64 = 8;
 const DATABASES_MAX: u32 = 65_536;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1024 * 1024;
+/// Parts of one batch, at most.
+const BATCH_PARTS_MAX: usize = 32_768;
 /// Batches of so many bytes that the workers have at once.
 const BATCHES_IN_FLIGHT: usize = 6;
 
@@ -188,6 +190,7 @@ impl Spooler {
         if let Some(stream) = self.stream.take() {
             stream.finish()?;
         }
+        self.lanes.settle()?;
         Ok(Spooled {
             lanes: self.lanes,
             dialect: self.parts.dialect(),
@@ -217,9 +220,11 @@ impl Spooler {
             }
             return Ok(());
         }
-        self.fill()?;
+        if self.buffer.len() < LOOKAHEAD_BYTES {
+            self.fill()?;
+        }
         let (table, mut parts, mut end) = (self.table.clone(), Vec::new(), 0);
-        while end < self.buffer.len() {
+        while end < self.buffer.len() && parts.len() < BATCH_PARTS_MAX {
             let Next::Part(kind, length) = self.parts.next(&self.buffer[end..], self.is_end) else {
                 break;
             };

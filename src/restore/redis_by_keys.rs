@@ -97,6 +97,7 @@ fn read_parts(dump: &Dump<'_>) -> Result<Lanes, RestoreError> {
             lanes.push(part as usize, &entry)?;
         }
     }
+    lanes.settle()?;
     if hasher.content_hash() == dump.facts.hash && count == dump.facts.atoms {
         Ok(lanes)
     } else {
@@ -117,7 +118,7 @@ fn put_sort_key(atom: &Atom<'_>, out: &mut Vec<u8>) {
 
 fn merge(dump: &Dump<'_>, atoms: &Lanes, out: &mut Out<'_>) -> Result<(), RestoreError> {
     let mut parts: Vec<Sorted<'_>> = (0..1 << dump.facts.part_bits)
-        .map(|part| Sorted { reader: atoms.reader(part), held: Vec::new(), at: 0 })
+        .map(|part| Sorted { reader: atoms.reader(part), at: 0 })
         .collect();
     let mut first = BinaryHeap::new();
     for (part, sorted) in parts.iter_mut().enumerate() {
@@ -145,26 +146,27 @@ fn merge(dump: &Dump<'_>, atoms: &Lanes, out: &mut Out<'_>) -> Result<(), Restor
 /// The atoms of one part.
 struct Sorted<'a> {
     reader: LaneReader<'a>,
-    held: Vec<u8>,
     at: usize,
 }
 
 impl Sorted<'_> {
     /// The next one, and where what it is sorted by ends.
     fn next(&mut self) -> Result<Option<(Vec<u8>, usize)>, RestoreError> {
-        if self.at == self.held.len() {
-            self.held.clear();
+        if self.at == self.reader.block().len() {
             self.at = 0;
-            let Some(block) = self.reader.next_block()? else { return Ok(None) };
-            self.held.extend_from_slice(block);
+            if self.reader.next_block()?.is_none() {
+                return Ok(None);
+            }
         }
+        let held = self.reader.block();
         let number = |at: usize| {
-            let bytes = self.held.get(at..).and_then(|bytes| bytes.first_chunk().copied());
+            let bytes = held.get(at..).and_then(|bytes| bytes.first_chunk().copied());
             bytes.map(u32::from_le_bytes).ok_or_else(|| broken("records"))
         };
         let (length, split) = (number(self.at)? as usize, number(self.at + 4)? as usize);
         let start = self.at + 8;
+        let entry = held[start..start + length].to_vec();
         self.at = start + length;
-        Ok(Some((self.held[start..self.at].to_vec(), split)))
+        Ok(Some((entry, split)))
     }
 }

@@ -150,6 +150,7 @@ impl Dump<'_> {
         while let Some(prefix) = order.next()? {
             lanes.push(self.part_of(prefix), &prefix.to_le_bytes())?;
         }
+        lanes.settle()?;
         Ok(lanes)
     }
 
@@ -178,6 +179,7 @@ impl Dump<'_> {
                 }
             }
         }
+        lanes.settle()?;
         Ok(lanes)
     }
 
@@ -354,23 +356,20 @@ impl Order<'_> {
 /// The atoms of one part that wait for their turn.
 struct Waiting<'a> {
     reader: LaneReader<'a>,
-    held: Vec<u8>,
     at: usize,
 }
 
 impl<'a> Waiting<'a> {
     fn new(atoms: &'a Lanes, part: usize) -> Self {
-        Self { reader: atoms.reader(part), held: Vec::new(), at: 0 }
+        Self { reader: atoms.reader(part), at: 0 }
     }
 
     fn put_next(&mut self, out: &mut Vec<u8>) -> Result<(), RestoreError> {
-        if self.at == self.held.len() {
-            self.held.clear();
+        if self.at == self.reader.block().len() {
             self.at = 0;
-            let block = self.reader.next_block()?.ok_or_else(|| broken("order"))?;
-            self.held.extend_from_slice(block);
+            self.reader.next_block()?.ok_or_else(|| broken("order"))?;
         }
-        let rest = &self.held[self.at..];
+        let rest = &self.reader.block()[self.at..];
         let (length, bytes) = rest.split_first_chunk().ok_or_else(|| broken("order"))?;
         let length = u32::from_le_bytes(*length) as usize;
         out.extend_from_slice(bytes.get(..length).ok_or_else(|| broken("order"))?);

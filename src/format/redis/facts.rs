@@ -24,6 +24,7 @@ pub enum DumpOrder {
 }
 
 impl DumpOrder {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
     fn is_server(&self) -> bool {
         *self == Self::Server
     }
