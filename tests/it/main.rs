@@ -49,6 +49,7 @@ mod program;
 mod prune;
 mod redis_canonical;
 mod redis_dump;
+mod redis_fuzz;
 mod redis_hostile;
 mod redis_records;
 mod redis_server;
