@@ -733,14 +733,28 @@ def lzf(data):
     return bytes(out)
 
 
+def crc64(parts):
+    """The sum at the end of a dump."""
+    table, value = [], 0
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x95AC9329AC4BC9B5 if byte & 1 else 0)
+        table.append(byte)
+    for part in parts:
+        for byte in part:
+            value = value >> 8 ^ table[(value ^ byte) & 0xFF]
+    return value
+
+
 class Bits:
     def __init__(self, data):
-        self.value, self.at, self.size = int.from_bytes(data, "little"), 0, 8 * len(data)
+        self.data, self.at = data, 0
 
     def take(self, bits):
-        need(self.at + bits <= self.size, "bits are cut off")
-        self.at += bits
-        return self.value >> self.at - bits & (1 << bits) - 1
+        need(self.at + bits <= 8 * len(self.data), "bits are cut off")
+        at, self.at = self.at, self.at + bits
+        first = self.data[at >> 3:(self.at + 7) >> 3]
+        return int.from_bytes(first, "little") >> (at & 7) & (1 << bits) - 1
 
 
 class Dump:
@@ -749,6 +763,7 @@ class Dump:
     def __init__(self, repository, root, packs):
         self.repository, self.facts = repository, root["facts"]["records"]
         need(self.facts["form"] == 1, "the dump is stored in a newer form")
+        need(self.facts.get("order", "server") in ("server", "keys"), "the dump has a newer order")
         self.values, self.salt = VALUES_OF[self.facts["dialect"]], bytes.fromhex(self.facts["salt"])
         self.files = {name.decode(): (node, table)
                       for (_, name), node, table in repository.tree(root, packs)}
@@ -801,7 +816,7 @@ class Dump:
             yield from zip(before, orders)
 
     def atoms(self, part):
-        """(hash, bytes in the dump) of each atom of a part."""
+        """(hash, bytes in the dump, what it is sorted by) of each atom of a part."""
         suffix = "%02d.%04d" % (self.facts["part_bits"], part)
         data, column = self.read("records." + suffix), self.column(self.read("column." + suffix))
         at, database, table = 0, 0, None
@@ -820,10 +835,11 @@ class Dump:
                 parts = list(parts_of(steps, data, at))
                 _, start, end = next(part for part in parts if part[0])
                 name = self.hash(1, database, table[1], data[start:end])
-                yield name, original(steps, data, at, parts[-1][2])
+                place = database.to_bytes(8, "big") + table[1] + b"\2"
+                yield name, original(steps, data, at, parts[-1][2]), place
                 at = parts[-1][2]
                 continue
-            kind, at = (data[at], at + 1) if mark == 0xE3 else (mark, at)
+            kind, at, sort = (data[at], at + 1, b"\1") if mark == 0xE3 else (mark, at, b"\0")
             steps, value = self.values[kind], text_end(data, at)
             key = data[at:value]
             if mark == 0xE3:
@@ -832,7 +848,8 @@ class Dump:
             else:
                 at = end_of(steps, data, value)
                 body = self.value(kind, data[value:at], order)
-            yield self.hash(0, database, key), bytes(before) + bytes([kind]) + original_text(key) + body
+            body = bytes(before) + bytes([kind]) + original_text(key) + body
+            yield self.hash(0, database, key), body, database.to_bytes(8, "big") + key + sort
 
     def value(self, kind, data, order):
         steps = self.values[kind]
@@ -847,23 +864,49 @@ class Dump:
             at = end
         return out + b"".join(elements[place] for place in order)
 
-    def parts(self):
+    def between(self):
+        """(atoms before, bytes) of what lies between the atoms."""
+        frame, at = self.read("frame"), 0
+        while at < len(frame):
+            atoms, at = number_at(frame, at)
+            length, at = number_at(frame, at)
+            need(at + length <= len(frame), "the frame is cut off")
+            yield atoms, frame[at:at + length]
+            at += length
+
+    def by_keys(self, hashed):
+        """The bytes of a dump that is sorted by its keys."""
+        hashed(self.read("frame"))
+        frame, atoms = b"".join(data for _, data in self.between()), []
+        for part in range(1 << self.facts["part_bits"]):
+            for _, data, place in self.atoms(part):
+                hashed(data)
+                atoms.append((place, data))
+        need(len(atoms) == self.facts["atoms"] and frame[-9:-8] == b"\xff", "the dump has other parts")
+        selected, out = None, [frame[:-9]]
+        for place, data in sorted(atoms):
+            if place[:8] != selected:
+                selected = place[:8]
+                out.append(b"\xfe" + put_number(int.from_bytes(selected, "big")))
+            out.append(data)
+        out.append(b"\xff")
+        yield from out
+        yield crc64(out).to_bytes(8, "little") if any(frame[-8:]) else bytes(8)
+
+    def as_sent(self):
         """The bytes of the dump, in order."""
         bits, ties, queues = self.facts["order_bits"], Bits(self.read("ties")), {}
         for part in range(1 << self.facts["part_bits"]):
             atoms = sorted(enumerate(self.atoms(part)), key=lambda atom: (atom[1][0], atom[0]))
             for prefix, group in itertools.groupby(atoms, lambda atom: atom[1][0] >> 64 - bits):
-                group = [data for _, (_, data) in group]
+                group = [data for _, (_, data, _) in group]
                 width = (len(group) - 1).bit_length()
                 queues[prefix] = iter([group[ties.take(width)] for _ in group])
-        order, frame, at = self.order(bits), self.read("frame"), 0
-        while at < len(frame):
-            atoms, at = number_at(frame, at)
-            length, at = number_at(frame, at)
+        order = self.order(bits)
+        for atoms, data in self.between():
             for prefix in itertools.islice(order, atoms):
                 yield next(queues[prefix])
-            yield frame[at:at + length]
-            at += length
+            yield data
 
     def order(self, bits):
         for number in range(self.facts["order_files"]):
@@ -875,14 +918,14 @@ class Dump:
                 at = end
 
     def write(self, file):
-        length = 0
+        length, keys = 0, self.facts.get("order") == "keys"
         hasher = shutil.which("b3sum") and subprocess.Popen(
             ["b3sum", "--no-names"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for part in self.parts():
+        hashed = hasher.stdin.write if hasher else len
+        for part in self.by_keys(hashed) if keys else self.as_sent():
             file.write(part)
             length += len(part)
-            if hasher:
-                hasher.stdin.write(part)
+            keys or hashed(part)
         need(length == self.facts["bytes"], "the dump has %d bytes" % length)
         need(not hasher or hasher.communicate()[0].decode().strip() == self.facts["hash"],
              "the dump has another hash")
@@ -1106,8 +1149,17 @@ def check_dump_part(payload, fields):
     files = {"records": payload, "column": base64.b64decode(fields["column"])}
     dump = TestDump(files, made=int(fields["made"]))
     dump.values, dump.salt = VALUES_OF[fields["dialect"]], bytes.fromhex(fields["salt"])
-    found = b"".join(name.to_bytes(8, "big") + data for name, data in dump.atoms(0))
+    found = b"".join(name.to_bytes(8, "big") + data for name, data, _ in dump.atoms(0))
     need(hashlib.sha256(found).hexdigest() == fields["atoms"], "other atoms")
+
+
+def check_dump(payload, fields):
+    facts = json.loads(fields["facts"])
+    files = {name: base64.b64decode(fields[name]) for name in ("frame", "records", "column")}
+    dump, hashed = TestDump(files, **facts), bytearray()
+    dump.values, dump.salt = VALUES_OF[facts["dialect"]], bytes.fromhex(facts["salt"])
+    need(b"".join(dump.by_keys(hashed.extend)) == payload, "another dump")
+    need(blake3(bytes(hashed)).hex() == facts["hash"] and len(payload) == facts["bytes"], "other facts")
 
 
 def self_test(folder):
@@ -1120,6 +1172,7 @@ def self_test(folder):
         "snapshot": lambda payload, _: decode_snapshot(payload),
         "chunk-ids": lambda payload, _: check_chunk_ids(payload),
         "redis-part": check_dump_part,
+        "redis-dump": check_dump,
         "redis-order": lambda payload, fields: list(
             TestDump({"order": payload}).order(int(fields["bits"]))),
     }

@@ -5,6 +5,8 @@
 //! same bytes. A target never allocates more than the decoder itself does, so the fuzzer's limit of
 //! memory is a limit for the decoder.
 
+pub mod redis;
+
 use std::fmt::Debug;
 use std::io::Read;
 use std::sync::LazyLock;

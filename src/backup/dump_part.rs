@@ -7,9 +7,10 @@ use crate::backup::pieces::PieceWriter;
 use crate::format::bytes::Fields;
 use crate::format::redis::bits::{BitReader, BitWriter};
 use crate::format::redis::column::{BLOCK_ATOMS_MAX, ends_block, put_block, take_block};
+use crate::format::redis::facts::DumpOrder;
 use crate::format::redis::grammar::Dialect;
 use crate::format::redis::order::{ByHash, prefix};
-use crate::format::redis::record::{Atom, AtomKind, Details};
+use crate::format::redis::record::{Atom, AtomKind, Details, Original};
 use crate::format::redis::stored::{StoredReader, StoredWriter};
 
 /// The atoms of a part.
@@ -21,17 +22,26 @@ pub struct Part {
     /// Their hashes.
     hashes: Vec<u64>,
     has_details: bool,
+    order: DumpOrder,
     /// Numbers in `places`, in the order in which they are stored.
     sorted: Vec<u32>,
 }
 
 impl Part {
-    /// Reads the atoms from their lanes, and sorts them.
-    pub fn load(spooled: &Spooled, bits: u32, number: u32) -> Result<Self, DumpError> {
+    /// Reads the atoms from their lanes, and sorts them; `spare` is the memory of a part before.
+    pub fn load(
+        spooled: &Spooled,
+        order: DumpOrder,
+        bits: u32,
+        number: u32,
+        spare: Vec<u8>,
+    ) -> Result<Self, DumpError> {
         let lanes = 1_usize << (SPOOL_LANE_BITS - bits);
         let lanes = number as usize * lanes..(number as usize + 1) * lanes;
         let length: u64 = lanes.clone().map(|lane| spooled.lanes.bytes(lane)).sum();
-        let mut bytes = Vec::with_capacity(length as usize);
+        let mut bytes = spare;
+        bytes.clear();
+        bytes.reserve_exact(length as usize);
         for lane in lanes {
             spooled.lanes.each_block(lane, &mut |block| {
                 bytes.extend_from_slice(block);
@@ -50,7 +60,14 @@ impl Part {
         }
         keyed.sort_unstable();
         let sorted = keyed.into_iter().map(|(_, number)| number).collect();
-        Ok(Self { dialect: spooled.dialect, bytes, places, hashes, has_details, sorted })
+        let dialect = spooled.dialect;
+        Ok(Self { dialect, bytes, places, hashes, has_details, order, sorted })
+    }
+
+    /// The memory of its bytes.
+    #[must_use]
+    pub fn into_spare(self) -> Vec<u8> {
+        self.bytes
     }
 
     fn at(&self, number: u32) -> SpooledAtom<'_> {
@@ -82,6 +99,29 @@ impl Part {
         let is_same =
             in_order.all(|(place, hash)| by_hash.next(prefix(*hash, bits)) == Some(*place));
         if is_read && is_same { Ok(()) } else { Err(DumpError::Inverse { what: "the order" }) }
+    }
+
+    /// What stands apart of an atom, as it is stored.
+    fn details(&self, spooled: &SpooledAtom<'_>) -> Details {
+        let mut details = spooled.details();
+        if self.order == DumpOrder::Keys {
+            details.order.clear();
+        }
+        details
+    }
+
+    /// Gives the atoms as the dump by keys has them, and their databases.
+    pub fn put_by_keys(&self, put: &mut dyn FnMut(u64, &[u8])) -> Result<(), DumpError> {
+        let mut original = Original::new(self.dialect);
+        let mut bytes = Vec::new();
+        for spooled in self.sorted() {
+            bytes.clear();
+            let details = self.details(&spooled);
+            let made = original.put(&spooled.atom, &details, &mut bytes);
+            made.ok_or(DumpError::Inverse { what: "a record" })?;
+            put(spooled.atom.database, &bytes);
+        }
+        Ok(())
     }
 
     /// Gives the atoms, each a piece, and looks whether each can be read again.
@@ -117,7 +157,7 @@ impl Part {
         let mut block: Vec<Details> = Vec::new();
         let mut left = self.sorted.len();
         for spooled in self.sorted() {
-            block.push(spooled.details());
+            block.push(self.details(&spooled));
             left -= 1;
             if !ends_block(spooled.hash) && block.len() < BLOCK_ATOMS_MAX && left > 0 {
                 continue;

@@ -8,7 +8,8 @@ use crate::backup::dump_records::{DumpError, lane_of};
 use crate::backup::ordered::{Giver, Taker, ordered};
 use crate::backup::stream::Reading;
 use crate::crypto::ids::{ContentHasher, content_hasher};
-use crate::format::redis::dump_parts::{DumpParts, Ending, Kind, LOOKAHEAD_BYTES, Next};
+use crate::format::redis::dump_end::Ending;
+use crate::format::redis::dump_parts::{DumpParts, Kind, LOOKAHEAD_BYTES, Next};
 use crate::format::redis::frame::put_head;
 use crate::format::redis::grammar::Dialect;
 use crate::format::redis::record::SALT_BYTES;
@@ -26,8 +27,18 @@ pub const SPOOL_LANE_BITS: u32 = 10;
 pub const ORDER_LANE: usize = 1 << SPOOL_LANE_BITS;
 /// Spooled bytes that stay in memory.
 const OPEN_BYTES_MAX: usize = 144 * 1024 * 1024;
+/// A lane of more, and of more than [`LANE_SHARES_MAX`] of the same share for all, takes no atoms any
+/// more: no server writes a dump of which so much has one hash.
+const LANE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const LANE_SHARES_MAX: u64 = 8;
+/// The same for atoms, each of which takes memory of its own.
+const LANE_ATOMS_MAX: u64 = 1 << 18;
+/// A dump that changes its database more often is not sorted by keys.
+const DATABASES_MAX: u32 = 65_536;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1024 * 1024;
+/// Parts of one batch, at most.
+const BATCH_PARTS_MAX: usize = 32_768;
 /// Batches of so many bytes that the workers have at once.
 const BATCHES_IN_FLIGHT: usize = 6;
 
@@ -41,6 +52,8 @@ pub struct Spooled {
     pub atoms: u64,
     /// Bytes that they take in the lanes.
     pub atom_bytes: u64,
+    /// Bytes that they have in the dump.
+    pub plain_atom_bytes: u64,
     /// Length of the dump.
     pub bytes: u64,
     /// BLAKE3 of the dump.
@@ -51,6 +64,10 @@ pub struct Spooled {
     pub created: Option<u64>,
     /// How it ended.
     pub ending: Ending,
+    /// The same records in another order could mean something else.
+    pub is_bound: bool,
+    /// BLAKE3 of the frame, and what comes behind it.
+    pub frame: ContentHasher,
 }
 
 /// Reads a dump.
@@ -58,6 +75,7 @@ pub struct Spooler {
     stream: Option<Box<dyn ByteStream>>,
     is_end: bool,
     buffer: Vec<u8>,
+    spare: Vec<Vec<u8>>,
     parts: DumpParts,
     table: Option<Table>,
     salt: [u8; SALT_BYTES],
@@ -67,15 +85,22 @@ pub struct Spooler {
     taker: Taker<SortedBatch>,
     in_flight: usize,
     lanes: Lanes,
+    /// Atoms of each lane.
+    lane_atoms: Vec<u64>,
     frame: Vec<u8>,
     frame_given: usize,
     between: Vec<u8>,
     atoms_before: u64,
     atoms: u64,
     atom_bytes: u64,
+    plain_atom_bytes: u64,
+    database: u64,
+    databases: u32,
     unknown_bytes: u64,
     bytes: u64,
     hasher: ContentHasher,
+    frame_hasher: ContentHasher,
+    is_torn: bool,
     progress: Arc<Progress>,
     failure: Option<DumpError>,
 }
@@ -94,6 +119,7 @@ impl Spooler {
             stream: Some(stream),
             is_end: false,
             buffer: Vec::new(),
+            spare: Vec::new(),
             parts: DumpParts::default(),
             table: None,
             salt,
@@ -103,15 +129,21 @@ impl Spooler {
             taker,
             in_flight: 0,
             lanes: Lanes::new(ORDER_LANE + 1, folder, OPEN_BYTES_MAX),
+            lane_atoms: vec![0; ORDER_LANE],
             frame: Vec::new(),
             frame_given: 0,
             between: Vec::new(),
             atoms_before: 0,
             atoms: 0,
             atom_bytes: 0,
+            plain_atom_bytes: 0,
+            database: 0,
+            databases: 0,
             unknown_bytes: 0,
             bytes: 0,
             hasher: content_hasher(),
+            frame_hasher: content_hasher(),
+            is_torn: false,
             progress: Arc::clone(&reading.progress),
             failure: None,
         }
@@ -139,6 +171,7 @@ impl Spooler {
         }
         let length = buffer.len().min(self.frame.len() - self.frame_given);
         buffer[..length].copy_from_slice(&self.frame[self.frame_given..][..length]);
+        self.frame_hasher.update(&buffer[..length]);
         self.frame_given += length;
         Ok(length)
     }
@@ -162,16 +195,20 @@ impl Spooler {
         if let Some(stream) = self.stream.take() {
             stream.finish()?;
         }
+        self.lanes.settle()?;
         Ok(Spooled {
             lanes: self.lanes,
             dialect: self.parts.dialect(),
             atoms: self.atoms,
             atom_bytes: self.atom_bytes,
+            plain_atom_bytes: self.plain_atom_bytes,
             bytes: self.bytes,
             hash: self.hasher.content_hash(),
             unknown_bytes: self.unknown_bytes,
             created: self.parts.created(),
             ending: self.parts.ending(),
+            is_bound: self.is_torn || self.parts.is_bound() || self.databases > DATABASES_MAX,
+            frame: self.frame_hasher,
         })
     }
 
@@ -182,11 +219,17 @@ impl Spooler {
             let lost = || SourceError::Unfinished { name: "dump".into() };
             let sorted = self.taker.take().ok_or_else(lost)?;
             self.in_flight -= 1;
-            return self.take(&sorted);
+            self.take(&sorted)?;
+            if let Some(sorter) = &self.sorter {
+                self.spare.push(sorter.reuse(sorted));
+            }
+            return Ok(());
         }
-        self.fill()?;
+        if self.buffer.len() < LOOKAHEAD_BYTES {
+            self.fill()?;
+        }
         let (table, mut parts, mut end) = (self.table.clone(), Vec::new(), 0);
-        while end < self.buffer.len() {
+        while end < self.buffer.len() && parts.len() < BATCH_PARTS_MAX {
             let Next::Part(kind, length) = self.parts.next(&self.buffer[end..], self.is_end) else {
                 break;
             };
@@ -196,14 +239,20 @@ impl Spooler {
                 Kind::TableHead { prefix } => self.table = table_of(&bytes[prefix..]),
                 _ => {}
             }
+            if self.parts.database() != self.database {
+                self.database = self.parts.database();
+                self.databases = self.databases.saturating_add(1);
+            }
             end += length;
             parts.push((kind, self.parts.database(), end));
         }
-        let rest = self.buffer.split_off(end);
-        let bytes = std::mem::replace(&mut self.buffer, rest);
         if parts.is_empty() {
             return Ok(());
         }
+        let mut rest = self.spare.pop().unwrap_or_default();
+        rest.extend_from_slice(&self.buffer[end..]);
+        let mut bytes = std::mem::replace(&mut self.buffer, rest);
+        bytes.truncate(end);
         let (dialect, salt) = (self.parts.dialect(), self.salt);
         let sorter = self.sorter.get_or_insert_with(|| Arc::new(Sorter::new(dialect, salt)));
         let sorter = Arc::clone(sorter);
@@ -236,28 +285,42 @@ impl Spooler {
 
     fn take(&mut self, batch: &SortedBatch) -> Result<(), DumpError> {
         let mut start = 0;
+        self.is_torn |= batch.is_torn;
         for part in &batch.parts {
             match part {
                 Sorted::Between(range) => {
                     self.between.extend_from_slice(&batch.bytes[range.clone()]);
                 }
-                Sorted::Atom(hash, end) => {
+                Sorted::Atom { hash, end, bytes } if self.is_full(lane_of(*hash)) => {
+                    self.between.extend_from_slice(&batch.bytes[bytes.clone()]);
+                    self.is_torn = true;
+                    start = *end;
+                }
+                Sorted::Atom { hash, end, bytes } => {
                     if !self.between.is_empty() {
                         self.end_between();
                     }
                     self.lanes.push(lane_of(*hash), &batch.entries[start..*end])?;
+                    self.lane_atoms[lane_of(*hash)] += 1;
                     self.lanes.push(ORDER_LANE, &hash.to_le_bytes())?;
+                    self.atom_bytes += (*end - start) as u64;
+                    self.plain_atom_bytes += bytes.len() as u64;
                     start = *end;
                     self.atoms_before += 1;
                     self.atoms += 1;
                 }
             }
         }
-        self.atom_bytes += start as u64;
         if self.between.len() >= READ_BYTES {
             self.end_between();
         }
         Ok(())
+    }
+
+    fn is_full(&self, lane: usize) -> bool {
+        let fair = |all: u64| (all >> SPOOL_LANE_BITS) * LANE_SHARES_MAX;
+        self.lanes.bytes(lane) > LANE_BYTES_MAX + fair(self.atom_bytes)
+            || self.lane_atoms[lane] > LANE_ATOMS_MAX + fair(self.atoms)
     }
 
     fn end_between(&mut self) {

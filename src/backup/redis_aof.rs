@@ -14,6 +14,7 @@ use crate::backup::run::RootSource;
 use crate::backup::stream::{OpenStream, Reading, StreamRoot};
 use crate::chunker::{ChunkSizes, Chunker};
 use crate::format::redis::aof_facts::{AofFacts, AofPart};
+use crate::format::redis::facts::DumpOrder;
 use crate::format::snapshot::Facts;
 use crate::source::redis::aof::{LeftOut, PinnedAof, PinnedFile, PinnedForm, PinnedRole};
 use crate::source::stream::ReaderStream;
@@ -70,7 +71,7 @@ fn file_root(name: &str, path: String, file: PinnedFile, moment: &str) -> Box<dy
     // The base has another name after each rewrite, and is compared with the one before all the same.
     let series = format!("{name}.base");
     let facts = Box::new(move || facts().encode());
-    let records = RedisRecords::new(root_name(name, &path), series, open, facts);
+    let records = RedisRecords::new(root_name(name, &path), series, DumpOrder::Server, open, facts);
     Box::new(records.at(path).with(behind))
 }
 

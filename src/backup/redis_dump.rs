@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::backup::dump_records::RedisRecords;
 use crate::backup::run::RootSource;
 use crate::backup::stream::OpenStream;
+use crate::format::redis::facts::DumpOrder;
 use crate::format::redis::server_facts::{DumpFacts, RedisFacts};
 
 /// What a dump says about itself; complete when it was read.
@@ -12,12 +13,18 @@ pub type SharedFacts = Arc<Mutex<DumpFacts>>;
 
 /// The root `redis:NAME`, whose one stream is `NAME.rdb`, stored as records.
 #[must_use]
-pub fn dump_root(name: &str, open: OpenStream, facts: SharedFacts) -> Box<dyn RootSource> {
+pub fn dump_root(
+    name: &str,
+    order: DumpOrder,
+    open: OpenStream,
+    facts: SharedFacts,
+) -> Box<dyn RootSource> {
     let facts = move || {
         let facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
         RedisFacts::Redis(facts.clone()).encode()
     };
-    Box::new(RedisRecords::new(format!("redis:{name}"), dump_path(name), open, Box::new(facts)))
+    let root = format!("redis:{name}");
+    Box::new(RedisRecords::new(root, dump_path(name), order, open, Box::new(facts)))
 }
 
 /// Name of the dump of a primary of the cluster `name` whose lowest slot that is: the same for

@@ -21,6 +21,7 @@ use crate::cli::place::{Place, S3Args};
 use crate::cli::redis_cluster;
 use crate::cli::source_config::SourceKind;
 use crate::cli::time::format_rfc3339;
+use crate::format::redis::facts::DumpOrder;
 use crate::format::redis::server_facts::{DumpFacts, SHRUNKEN_TAG};
 use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
@@ -138,6 +139,8 @@ pub struct NamedRedis {
     pub access: Access,
     /// Its digest is wanted with the dump; in there, why it was not kept.
     pub digest: Option<Arc<Mutex<Option<String>>>>,
+    /// In which order its keys come back.
+    pub order: DumpOrder,
 }
 
 /// Takes `NAME=ADDRESS` apart, or looks a bare `NAME` up.
@@ -167,7 +170,14 @@ pub fn named_redis(
         })?;
     let password = remembered.map_or_else(|| password.clone(), |one| password.or(&one.password));
     let access = access_of(&connection, name, &password, context)?;
-    Ok(NamedRedis { name: name.to_owned(), connection, password, access, digest: None })
+    Ok(NamedRedis {
+        name: name.to_owned(),
+        connection,
+        password,
+        access,
+        digest: None,
+        order: DumpOrder::Server,
+    })
 }
 
 /// The way to the server at an address.
@@ -352,7 +362,7 @@ pub fn prepare(
     remember(context, &repository.state, server, None);
     let server = NamedRedis { access, ..server.clone() };
     let open = open_dump(&server, repository.state.path(), facts);
-    Ok(vec![dump_root(&server.name, open, Arc::clone(facts))])
+    Ok(vec![dump_root(&server.name, server.order, open, Arc::clone(facts))])
 }
 
 /// Remembers the way to a server, and the keys of the dump that was saved.

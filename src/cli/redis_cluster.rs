@@ -54,7 +54,7 @@ pub fn prepare(
         let facts: SharedFacts = Arc::new(Mutex::new(DumpFacts { shrunken, ..facts }));
         let shard = NamedRedis { access: primary.access.clone(), ..server.clone() };
         let open = open_dump(&shard, local.path(), &facts);
-        roots.push(dump_root(&name, open, facts));
+        roots.push(dump_root(&name, server.order, open, facts));
     }
     let look = Box::new(move || {
         let (after, mut inconsistent) = look_again(&primaries, &now());

@@ -14,6 +14,7 @@ use crate::cli::explain::{redis, source, usage};
 use crate::cli::time::format_rfc3339;
 use crate::format::redis::aof_facts::AofFacts;
 use crate::format::redis::dump_parts::is_dump;
+use crate::format::redis::facts::DumpOrder;
 use crate::format::snapshot::Facts;
 use crate::source::redis::aof::{AofError, AofPlace};
 use crate::source::stream::ReaderStream;
@@ -23,7 +24,11 @@ const FIRST_BYTES: u64 = 9;
 
 /// Standard input as a stream of that name: by its records where it is a dump, unless it is to be
 /// stored `plain`.
-pub fn stdin_root(name: &str, is_plain: bool) -> Result<Box<dyn RootSource>, CommandError> {
+pub fn stdin_root(
+    name: &str,
+    order: DumpOrder,
+    is_plain: bool,
+) -> Result<Box<dyn RootSource>, CommandError> {
     if is_plain {
         let open = || Ok(Box::new(ReaderStream::standard_input()) as _);
         return Ok(Box::new(StreamRoot::new(name.to_owned(), Box::new(open))));
@@ -39,7 +44,7 @@ pub fn stdin_root(name: &str, is_plain: bool) -> Result<Box<dyn RootSource>, Com
         return Ok(Box::new(StreamRoot::new(name.to_owned(), Box::new(open))));
     }
     let (root, name) = (format!("stream:{name}"), name.to_owned());
-    Ok(Box::new(RedisRecords::new(root, name, Box::new(open), Box::new(file_facts))))
+    Ok(Box::new(RedisRecords::new(root, name, order, Box::new(open), Box::new(file_facts))))
 }
 
 /// Takes `NAME=FILE` apart.
@@ -53,7 +58,11 @@ pub fn named_file(option: &str, text: &str) -> Result<(String, PathBuf), Command
 }
 
 /// A file that holds a dump, as source of that name.
-pub fn file_root(name: &str, path: &Path) -> Result<Box<dyn RootSource>, CommandError> {
+pub fn file_root(
+    name: &str,
+    path: &Path,
+    order: DumpOrder,
+) -> Result<Box<dyn RootSource>, CommandError> {
     let failed = |error| {
         let what = format!("{} cannot be read", path.display());
         CommandError::new(&source::NO_DUMP, what).because(&error)
@@ -68,7 +77,7 @@ pub fn file_root(name: &str, path: &Path) -> Result<Box<dyn RootSource>, Command
     let (bytes, shown) = (Cursor::new(first).chain(file), path.display().to_string());
     let open = move || Ok(Box::new(ReaderStream::new(shown, bytes)) as _);
     let (root, file) = (format!("redis:{name}"), format!("{name}.rdb"));
-    Ok(Box::new(RedisRecords::new(root, file, Box::new(open), Box::new(file_facts))))
+    Ok(Box::new(RedisRecords::new(root, file, order, Box::new(open), Box::new(file_facts))))
 }
 
 /// The files of an append-only file, as source of that name.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::format::node::{Node, NodeKind};
-use crate::format::redis::facts::RecordFacts;
+use crate::format::redis::facts::{DumpOrder, RecordFacts};
 use crate::format::snapshot::{Root, Snapshot};
 use crate::repo::read_access::ReadAccess;
 use crate::repo::tree_reader::{TreeReadError, TreeReader, is_beneath};
@@ -83,7 +83,7 @@ pub fn node_of(root: &Root) -> Node {
             let name = root.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             let mut node = Node::new(NodeKind::Stream, name);
             node.size = facts.bytes;
-            node.hash = Some(facts.hash);
+            node.hash = (facts.order == DumpOrder::Server).then_some(facts.hash);
             node
         }
         _ => root.node.clone(),

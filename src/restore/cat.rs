@@ -50,23 +50,17 @@ fn cat_dump(
     access: &Arc<ReadAccess>,
     root: &Root,
     facts: &RecordFacts,
-    path: &[u8],
     out: &mut dyn Write,
     progress: &Progress,
 ) -> Result<u64, RestoreError> {
-    let mut hasher = content_hasher();
     read_dump(access, root, facts, &mut |bytes| {
         if progress.is_cancelled() {
             return Err(RestoreError::Cancelled);
         }
-        hasher.update(bytes);
         Progress::add(&progress.bytes_done, bytes.len() as u64);
         out.write_all(bytes).map_err(RestoreError::Output)
     })?;
     out.flush().map_err(RestoreError::Output)?;
-    if hasher.content_hash() != facts.hash {
-        return Err(RestoreError::WrongHash { path: escape(path) });
-    }
     Ok(facts.bytes)
 }
 
@@ -80,7 +74,7 @@ fn cat_node(
     progress: &Progress,
 ) -> Result<u64, RestoreError> {
     if let (NodeKind::Stream, Some(facts)) = (node.kind, dump_facts(root)?) {
-        return cat_dump(access, root, &facts, path, out, progress);
+        return cat_dump(access, root, &facts, out, progress);
     }
     LinkContents::new(access).complete_node(root, &mut node)?;
     let mut filler = HoleFiller::new(node.size, &node.holes);

@@ -18,6 +18,7 @@ mod metadata_object;
 pub mod plan;
 pub mod postgres;
 mod read_ahead;
+pub mod redis_by_keys;
 pub mod redis_dump;
 #[cfg(test)]
 mod restore_tests;

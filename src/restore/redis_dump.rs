@@ -1,4 +1,5 @@
-//! A dump of Redis or Valkey, put together from its records: the very bytes that the server sent.
+//! A dump of Redis or Valkey, put together from its records: the very bytes that the server sent,
+//! unless their order was not kept.
 //!
 //! Three passes: the order is read once, to know what each part is to give and when; then part by
 //! part the atoms turn into their bytes; then order and frame say what comes next. Memory: one part,
@@ -6,16 +7,17 @@
 
 use std::sync::Arc;
 
+use crate::crypto::ids::content_hasher;
 use crate::format::bytes::Fields;
 use crate::format::redis::bits::BitReader;
 use crate::format::redis::column::take_block;
 use crate::format::redis::facts::{
-    FRAME_FILE, RecordFacts, TIES_FILE, column_file, order_file, records_file,
+    DumpOrder, FRAME_FILE, RecordFacts, TIES_FILE, column_file, order_file, records_file,
 };
 use crate::format::redis::frame::head;
 use crate::format::redis::grammar::Dialect;
 use crate::format::redis::order::{ByHash, block};
-use crate::format::redis::record::{Details, Original, SALT_BYTES};
+use crate::format::redis::record::{Atom, Details, Original, SALT_BYTES};
 use crate::format::redis::stored::StoredReader;
 use crate::format::redis::text::Front;
 use crate::format::snapshot::Root;
@@ -24,19 +26,20 @@ use crate::repo::lanes::{LaneReader, Lanes};
 use crate::repo::read_access::ReadAccess;
 use crate::repo::tree_reader::TreeReader;
 use crate::restore::error::RestoreError;
+use crate::restore::redis_by_keys::put_by_keys;
 
 /// Bytes that wait in memory, for each of two kinds.
 const OPEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// No part of ours is longer, whatever a writer says.
-const PART_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+pub(super) const PART_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes that are put out at once.
-const OUT_BYTES: usize = 256 * 1024;
+pub(super) const OUT_BYTES: usize = 256 * 1024;
 
 /// Gives the bytes of a dump to `take`, in order.
 ///
 /// # Errors
-/// [`RestoreError::Dump`] where its parts do not fit together, or have another length than the
-/// facts say. The caller compares the hash.
+/// [`RestoreError::Dump`] where its parts do not fit together, or have another length or hash than
+/// the facts say; that may be after all bytes were given.
 pub fn read_dump(
     access: &Arc<ReadAccess>,
     root: &Root,
@@ -47,14 +50,15 @@ pub fn read_dump(
         return Err(broken("facts"));
     };
     let dump = Dump { access, root, facts, dialect, salt };
-    let waiting = dump.read_order()?;
-    let atoms = dump.read_parts(&waiting)?;
-    drop(waiting);
     let mut left = facts.bytes;
-    dump.put_out(&atoms, &mut |bytes| {
+    let mut counted = |bytes: &[u8]| {
         left = left.checked_sub(bytes.len() as u64).ok_or_else(|| broken("bytes"))?;
         take(bytes)
-    })?;
+    };
+    match facts.order {
+        DumpOrder::Keys => put_by_keys(&dump, &mut counted)?,
+        DumpOrder::Server => dump.put_as_sent(&mut counted)?,
+    }
     if left == 0 { Ok(()) } else { Err(broken("bytes")) }
 }
 
@@ -66,7 +70,7 @@ pub fn dump_facts(root: &Root) -> Result<Option<RecordFacts>, RestoreError> {
     Ok(RecordFacts::of(root.facts.as_ref())?)
 }
 
-fn broken(what: &'static str) -> RestoreError {
+pub(super) fn broken(what: &'static str) -> RestoreError {
     RestoreError::Dump { what }
 }
 
@@ -80,16 +84,35 @@ struct Atoms {
     hashes: Vec<u64>,
 }
 
-struct Dump<'a> {
+/// A dump that is put together.
+pub(super) struct Dump<'a> {
     access: &'a Arc<ReadAccess>,
     root: &'a Root,
-    facts: &'a RecordFacts,
+    /// What it says about itself.
+    pub(super) facts: &'a RecordFacts,
     dialect: Dialect,
     salt: [u8; SALT_BYTES],
 }
 
 impl Dump<'_> {
-    fn open(&self, name: &str) -> Result<ContentBytes, RestoreError> {
+    /// Bit for bit.
+    fn put_as_sent(
+        &self,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let waiting = self.read_order()?;
+        let atoms = self.read_parts(&waiting)?;
+        drop(waiting);
+        let mut hasher = content_hasher();
+        self.put_out(&atoms, &mut |bytes| {
+            hasher.update(bytes);
+            take(bytes)
+        })?;
+        if hasher.content_hash() == self.facts.hash { Ok(()) } else { Err(broken("bytes")) }
+    }
+
+    /// Reads one of its files.
+    pub(super) fn open(&self, name: &str) -> Result<ContentBytes, RestoreError> {
         let node = TreeReader::find(self.access, self.root, name.as_bytes())?;
         let node = node.ok_or_else(|| broken("files"))?;
         Ok(ContentBytes::open(self.access, &node.content)?)
@@ -101,7 +124,8 @@ impl Dump<'_> {
         Ok(ContentBytes::read_all(self.access, &node.content, PART_BYTES_MAX)?)
     }
 
-    fn lanes(&self) -> Lanes {
+    /// A lane for each part.
+    pub(super) fn lanes(&self) -> Lanes {
         Lanes::new(1 << self.facts.part_bits, self.access.spool_folder(), OPEN_BYTES_MAX)
     }
 
@@ -126,6 +150,7 @@ impl Dump<'_> {
         while let Some(prefix) = order.next()? {
             lanes.push(self.part_of(prefix), &prefix.to_le_bytes())?;
         }
+        lanes.settle()?;
         Ok(lanes)
     }
 
@@ -154,11 +179,31 @@ impl Dump<'_> {
                 }
             }
         }
+        lanes.settle()?;
         Ok(lanes)
     }
 
     /// The atoms of a part as they are stored.
     fn atoms_of(&self, part: u32) -> Result<Atoms, RestoreError> {
+        let Atoms { mut bytes, mut ends, mut hashes } = Atoms::default();
+        self.each_atom(part, &mut |atom, plain| {
+            bytes.extend_from_slice(plain);
+            if bytes.len() as u64 > PART_BYTES_MAX {
+                return Err(broken("records"));
+            }
+            ends.push(bytes.len());
+            hashes.push(atom.hash(&self.salt, self.dialect));
+            Ok(())
+        })?;
+        Ok(Atoms { bytes, ends, hashes })
+    }
+
+    /// Gives each atom of a part, and its bytes in the dump.
+    pub(super) fn each_atom(
+        &self,
+        part: u32,
+        take: &mut dyn FnMut(&Atom<'_>, &[u8]) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
         let stored = self.read(&records_file(self.facts.part_bits, part))?;
         let column = self.read(&column_file(self.facts.part_bits, part))?;
         let mut column = Fields::new(&column);
@@ -166,7 +211,7 @@ impl Dump<'_> {
         let none = Details::default();
         let mut reader = StoredReader::new(self.dialect);
         let mut original = Original::new(self.dialect);
-        let Atoms { mut bytes, mut ends, mut hashes } = Atoms::default();
+        let mut bytes = Vec::new();
         let mut rest = &stored[..];
         while !rest.is_empty() {
             if details.len() == 0 && column.left() > 0 {
@@ -175,16 +220,13 @@ impl Dump<'_> {
             }
             let next = details.next();
             let (atom, length) = reader.next(rest).ok_or_else(|| broken("records"))?;
+            bytes.clear();
             let put = original.put(&atom, next.as_ref().unwrap_or(&none), &mut bytes);
             put.ok_or_else(|| broken("records"))?;
-            if bytes.len() as u64 > PART_BYTES_MAX {
-                return Err(broken("records"));
-            }
-            ends.push(bytes.len());
-            hashes.push(atom.hash(&self.salt, self.dialect));
+            take(&atom, &bytes)?;
             rest = &rest[length..];
         }
-        Ok(Atoms { bytes, ends, hashes })
+        Ok(())
     }
 
     fn put_out(
@@ -195,22 +237,9 @@ impl Dump<'_> {
         let mut parts: Vec<Waiting<'_>> =
             (0..1 << self.facts.part_bits).map(|part| Waiting::new(atoms, part)).collect();
         let mut order = self.order();
-        let mut frame = self.open(FRAME_FILE)?;
-        let mut held = Vec::new();
+        let mut frame = FrameReader::open(self)?;
         let mut out = Vec::with_capacity(OUT_BYTES * 2);
-        loop {
-            let (before, mut length, head_bytes) = loop {
-                match head(&held) {
-                    Front::Is((before, length), bytes) => break (before, length, bytes as usize),
-                    Front::No => return Err(broken("frame")),
-                    Front::More => match frame.next_bytes()? {
-                        Some(bytes) => held.extend_from_slice(bytes),
-                        None if held.is_empty() => return take(&out),
-                        None => return Err(broken("frame")),
-                    },
-                }
-            };
-            held.drain(..head_bytes);
+        while let Some((before, length)) = frame.head()? {
             for _ in 0..before {
                 let prefix = order.next()?.ok_or_else(|| broken("order"))?;
                 let part = &mut parts[self.part_of(prefix)];
@@ -220,19 +249,61 @@ impl Dump<'_> {
                     out.clear();
                 }
             }
-            while length > 0 {
-                if held.is_empty() {
-                    let bytes = frame.next_bytes()?.ok_or_else(|| broken("frame"))?;
-                    held.extend_from_slice(bytes);
+            take(&out)?;
+            out.clear();
+            frame.pass(length, take)?;
+        }
+        take(&out)
+    }
+}
+
+/// Reads what lies between the atoms.
+pub(super) struct FrameReader {
+    content: ContentBytes,
+    held: Vec<u8>,
+}
+
+impl FrameReader {
+    /// From its beginning.
+    pub(super) fn open(dump: &Dump<'_>) -> Result<Self, RestoreError> {
+        Ok(Self { content: dump.open(FRAME_FILE)?, held: Vec::new() })
+    }
+
+    /// Atoms before the next bytes, and how many these are; nothing at the end.
+    pub(super) fn head(&mut self) -> Result<Option<(u64, u64)>, RestoreError> {
+        loop {
+            match head(&self.held) {
+                Front::Is(found, bytes) => {
+                    self.held.drain(..bytes as usize);
+                    return Ok(Some(found));
                 }
-                let now = length.min(held.len() as u64) as usize;
-                take(&out)?;
-                out.clear();
-                take(&held[..now])?;
-                held.drain(..now);
-                length -= now as u64;
+                Front::No => return Err(broken("frame")),
+                Front::More => match self.content.next_bytes()? {
+                    Some(bytes) => self.held.extend_from_slice(bytes),
+                    None if self.held.is_empty() => return Ok(None),
+                    None => return Err(broken("frame")),
+                },
             }
         }
+    }
+
+    /// Gives the bytes behind a head.
+    pub(super) fn pass(
+        &mut self,
+        mut length: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        while length > 0 {
+            if self.held.is_empty() {
+                let bytes = self.content.next_bytes()?.ok_or_else(|| broken("frame"))?;
+                self.held.extend_from_slice(bytes);
+            }
+            let now = length.min(self.held.len() as u64) as usize;
+            take(&self.held[..now])?;
+            self.held.drain(..now);
+            length -= now as u64;
+        }
+        Ok(())
     }
 }
 
@@ -285,23 +356,20 @@ impl Order<'_> {
 /// The atoms of one part that wait for their turn.
 struct Waiting<'a> {
     reader: LaneReader<'a>,
-    held: Vec<u8>,
     at: usize,
 }
 
 impl<'a> Waiting<'a> {
     fn new(atoms: &'a Lanes, part: usize) -> Self {
-        Self { reader: atoms.reader(part), held: Vec::new(), at: 0 }
+        Self { reader: atoms.reader(part), at: 0 }
     }
 
     fn put_next(&mut self, out: &mut Vec<u8>) -> Result<(), RestoreError> {
-        if self.at == self.held.len() {
-            self.held.clear();
+        if self.at == self.reader.block().len() {
             self.at = 0;
-            let block = self.reader.next_block()?.ok_or_else(|| broken("order"))?;
-            self.held.extend_from_slice(block);
+            self.reader.next_block()?.ok_or_else(|| broken("order"))?;
         }
-        let rest = &self.held[self.at..];
+        let rest = &self.reader.block()[self.at..];
         let (length, bytes) = rest.split_first_chunk().ok_or_else(|| broken("order"))?;
         let length = u32::from_le_bytes(*length) as usize;
         out.extend_from_slice(bytes.get(..length).ok_or_else(|| broken("order"))?);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use tar::{Builder, EntryType, Header};
 
-use crate::crypto::ids::content_hasher;
 use crate::format::node::{Node, NodeKind};
 use crate::format::redis::facts::RecordFacts;
 use crate::format::snapshot::{Root, Snapshot};
@@ -159,17 +158,12 @@ impl Planner<'_> {
         facts: &RecordFacts,
         output: &mut Output<'_>,
     ) -> Result<(), RestoreError> {
-        let mut hasher = content_hasher();
         let put = read_dump(self.access, root, facts, &mut |bytes| {
-            hasher.update(bytes);
             output.take(Due::Data(Data { bytes: bytes.to_vec(), error: None }))
         });
         match put {
             Err(error @ (RestoreError::Output(_) | RestoreError::Cancelled)) => return Err(error),
             Err(error) => self.trouble(&error),
-            Ok(()) if hasher.content_hash() != facts.hash => {
-                self.trouble(&RestoreError::WrongHash { path: escape(&root.path) });
-            }
             Ok(()) => {}
         }
         Ok(())

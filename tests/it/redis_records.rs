@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use holdfast::format::redis::crc64::Crc64;
-use holdfast::format::redis::dump_parts::{DumpParts, Ending, Next};
+use holdfast::format::redis::dump_end::Ending;
+use holdfast::format::redis::dump_parts::{DumpParts, Next};
 
 use crate::program::Program;
 use crate::redis_server::{KINDS, RedisServer};
@@ -50,7 +51,7 @@ pub fn script(server: &RedisServer, lua: &str) {
 }
 
 /// A program with a repository, and the identity that opens it.
-fn program() -> Program {
+pub fn program() -> Program {
     let mut program = Program::new();
     program.set("HOLDFAST_REPO", &program.arg("repo"));
     let password = program.write("password", "of the tests\n");
@@ -61,7 +62,7 @@ fn program() -> Program {
 }
 
 /// Saves the file as `cache`, restores it, compares; plain bytes that were new.
-fn there_and_back(program: &Program, file: &Path) -> u64 {
+pub fn there_and_back(program: &Program, file: &Path) -> u64 {
     let named = format!("cache={}", file.display());
     let saved = program.run(&["backup", "--json", "--redis-rdb", &named]).ends(0);
     let summary = saved.events().pop().unwrap();
@@ -147,7 +148,7 @@ fn restore_py_gives_the_dump_back() {
 }
 
 /// A dump of a few keys, made by hand.
-fn small_dump(version: &str, body: &[u8]) -> Vec<u8> {
+pub fn small_dump(version: &str, body: &[u8]) -> Vec<u8> {
     let mut dump = [version.as_bytes(), body, &[0xff]].concat();
     let mut sum = Crc64::default();
     sum.update(&dump);
@@ -155,7 +156,7 @@ fn small_dump(version: &str, body: &[u8]) -> Vec<u8> {
     dump
 }
 
-const SMALL: &[u8] = b"\xfa\x05ctime\xc2\x01\x02\x03\x04\xfe\x00\xfb\x03\x01\
+pub const SMALL: &[u8] = b"\xfa\x05ctime\xc2\x01\x02\x03\x04\xfe\x00\xfb\x03\x01\
     \x00\x01a\x02xy\xfc\x01\x02\x03\x04\x05\x06\x07\x08\x04\x01h\x02\x01g\x01w\x01f\x01v\
     \xf8\x05\x02\x01s\x02\xc0\x07\x01m\xfe\x03\x12\x01l\x01\x02\x03abc\x07\x01m\x05\x02\x09\x05\x01q\x00";
 

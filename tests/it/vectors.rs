@@ -34,6 +34,7 @@ use holdfast::format::tree::{
 use holdfast::id::{ActorId, ChunkId, DomainId, ObjectId, PackHandle, RepositoryId};
 use secrecy::ExposeSecret;
 
+use crate::redis_hostile;
 use crate::redis_vectors::{self, PartHeaders};
 
 /// One file.
@@ -137,9 +138,11 @@ impl Vector {
                 Ok(cut_points_text(&self.word("secret"), &self.word("bytes"), &self.word("sizes")))
             }
             "redis-order" => redis_vectors::order_again(bytes, number("bits").into()),
+            "redis-dump" => redis_hostile::put_together(|name| self.header(name).to_owned()),
             "redis-part" => redis_vectors::part_again(
                 bytes,
                 &PartHeaders {
+                    dialect: self.header("dialect").into(),
                     salt: self.header("salt").into(),
                     made: self.header("made").into(),
                     column: self.header("column").into(),
@@ -386,16 +389,27 @@ fn binary_samples() -> Vec<Vector> {
 }
 
 fn redis_samples() -> Vec<Vector> {
-    let (stored, headers) = redis_vectors::sample();
-    let part = Vector::new("redis-part", "every-form", stored)
-        .with("dialect", "redis")
-        .with("salt", headers.salt)
-        .with("made", headers.made)
-        .with("column", headers.column)
-        .with("atoms", headers.atoms);
+    let part_of = |name, (stored, headers): (Vec<u8>, PartHeaders)| {
+        Vector::new("redis-part", name, stored)
+            .with("dialect", headers.dialect)
+            .with("salt", headers.salt)
+            .with("made", headers.made)
+            .with("column", headers.column)
+            .with("atoms", headers.atoms)
+    };
+    let part = part_of("every-form", redis_vectors::sample());
+    let sample = redis_vectors::dump_sample();
+    let dump = Vector::new("redis-dump", "by-keys", sample.dump)
+        .with("facts", serde_json::to_string(&sample.facts).unwrap())
+        .with("frame", BASE64.encode(&sample.frame))
+        .with("records", BASE64.encode(&sample.records))
+        .with("column", sample.headers.column);
     let order = Vector::new("redis-order", "two-blocks", b"\x02\xbc\x3a\x12\x01\xff\x0f".to_vec());
     let order = order.with("bits", 12);
     vec![
+        dump,
+        part_of("valkey", redis_vectors::valkey_sample()),
+        part_of("old-and-new", redis_vectors::old_and_new_sample()),
         part.refused("cut", |bytes| bytes.truncate(bytes.len() - 1)),
         part.refused("another-text", |bytes| bytes[7] ^= 1),
         part,

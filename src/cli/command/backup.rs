@@ -52,6 +52,10 @@ pub struct BackupArgs {
     /// Save the append-only file of Redis or Valkey, also of a running server: NAME and its folder
     #[arg(long, value_name = "NAME=FOLDER", conflicts_with_all = ["paths", "stdin", "command", "files_from", "postgres", "redis", "redis_rdb"])]
     pub redis_aof: Option<String>,
+    /// Do not keep the order in which a dump of Redis or Valkey has its keys: it comes back sorted
+    /// by them, with the same data, and takes less
+    #[arg(long, conflicts_with_all = ["plain", "paths", "command", "files_from", "postgres", "redis_aof"])]
+    pub canonical: bool,
     /// Save what a command prints as a stream: NAME and the command after --, or NAME=COMMAND
     /// (repeatable)
     #[arg(long, value_name = "NAME[=COMMAND]")]

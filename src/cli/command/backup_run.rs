@@ -231,10 +231,10 @@ fn open_roots(
         }
     }
     if let Some(name) = &sources.stdin {
-        roots.push(redis_files::stdin_root(name, sources.is_plain)?);
+        roots.push(redis_files::stdin_root(name, sources.order, sources.is_plain)?);
     }
     if let Some((name, file)) = &sources.redis_rdb {
-        roots.push(redis_files::file_root(name, file)?);
+        roots.push(redis_files::file_root(name, file, sources.order)?);
     }
     if let Some((name, folder)) = &sources.redis_aof {
         roots.extend(redis_files::aof_roots(name, folder)?);

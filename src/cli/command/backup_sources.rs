@@ -15,6 +15,7 @@ use crate::cli::postgres_dump::DumpArgs;
 use crate::cli::redis::{KnownServers, NamedRedis, named_redis};
 use crate::cli::redis_files;
 use crate::cli::source_config::{PostgresMethod, SourceKind};
+use crate::format::redis::facts::DumpOrder;
 
 /// What is to be saved, gathered from arguments and configuration.
 pub struct Sources {
@@ -30,6 +31,8 @@ pub struct Sources {
     pub redis_aof: Option<(String, PathBuf)>,
     /// Standard input is not looked at: it is stored as it comes, or not at all.
     pub is_plain: bool,
+    /// In which order the records of a dump of Redis are kept.
+    pub order: DumpOrder,
     /// A PostgreSQL server, and how it is saved.
     pub server: Option<(NamedServer, PostgresMethod)>,
     /// A Redis server, and what its dump says about itself.
@@ -68,6 +71,7 @@ pub fn gather(args: &BackupArgs, context: &Context) -> Result<Sources, CommandEr
         redis_rdb: None,
         redis_aof: None,
         is_plain: args.plain || args.dry_run,
+        order: if args.canonical { DumpOrder::Keys } else { DumpOrder::Server },
         server: None,
         redis: None,
         dump: args.dump.clone(),
@@ -167,6 +171,7 @@ fn gather_servers(
     if let Some(text) = &args.redis {
         let known = known_servers(args, context)?;
         let server = named_redis(text, &args.redis_password, context, &known)?;
+        let server = NamedRedis { order: sources.order, ..server };
         sources.name.get_or_insert_with(|| server.name.clone());
         sources.redis = Some((server, SharedFacts::default()));
     }

@@ -187,11 +187,11 @@ What to do: holdfast snapshots; holdfast ls SNAPSHOT. A dump in a tree or stream
 path: SNAPSHOT:PATH.";
     DIGEST: "HF-REDIS-038", Failed, "the digest of the Redis server was not kept",
 "--redis-digest asks the server for DEBUG DIGEST when its dump is in. It is kept only where the
-position in the history shows that nothing was written from the dump to the digest. The snapshot is
-saved; drills count its keys and do not compare a digest.
+position in the history shows that nothing was written from the dump to the digest. The snapshot
+is saved; drills count its keys and do not compare a digest.
 
-What to do: save at a quiet time, or from a replica whose primary is quiet. Since 7.0 the server must
-be started with enable-debug-command.";
+What to do: save at a quiet time, or from a replica whose primary is quiet. Since 7.0 the server
+must be started with enable-debug-command.";
     DRILL_FAILED: "HF-REDIS-039", Findings, "a drill of a Redis source has failed",
 "The data did not come back as they were saved, or an assertion was not true. Each check says what it
 saw, and the record is kept: holdfast drill report.

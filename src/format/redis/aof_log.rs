@@ -4,7 +4,8 @@
 //! Pure: bytes go in from the first on, in any pieces.
 
 use crate::format::redis::command_stream::CommandScanner;
-use crate::format::redis::dump_parts::{DumpParts, Ending, Kind, Next, is_dump};
+use crate::format::redis::dump_end::Ending;
+use crate::format::redis::dump_parts::{DumpParts, Kind, Next, is_dump};
 
 /// Why a file is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

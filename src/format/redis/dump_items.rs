@@ -4,7 +4,8 @@
 //! lookahead of [`DumpParts`], and one key. What a server could not be given by commands is named
 //! ([`DumpItems::unfit`]), never left out in silence.
 
-use crate::format::redis::dump_parts::{DumpParts, Ending, Kind, Next};
+use crate::format::redis::dump_end::Ending;
+use crate::format::redis::dump_parts::{DumpParts, Kind, Next};
 use crate::format::redis::opcode::{
     AUX, EXPIRE_MS, EXPIRE_S, FREQUENCY, FUNCTION, IDLE, KEY_META_OR_SLOT_IMPORT, MODULE_AUX,
     is_framing,

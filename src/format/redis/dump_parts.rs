@@ -4,23 +4,20 @@
 //! that is not understood on, the rest is one part of its own. Memory: none beside the caller's
 //! buffer, which needs [`LOOKAHEAD_BYTES`].
 
-use crate::format::redis::crc64::Crc64;
+use crate::format::redis::dump_end::{END_BYTES, EndWatch, Ending};
 use crate::format::redis::grammar::{Dialect, Form, Part, Step, Walk, form};
 use crate::format::redis::opcode::{
     AUX, END, EXPIRE_MS, EXPIRE_S, FREQUENCY, FUNCTION, IDLE, KEY_META_OR_SLOT_IMPORT, MODULE_AUX,
     RESIZE, SELECT, SLOT_INFO,
 };
-use crate::format::redis::text::{Front, number};
+use crate::format::redis::text::{Front, number, put_number};
 
 /// A record or element that is longer is not sorted.
 pub const ATOM_BYTES_MAX: usize = 64 * 1024;
 /// A table with a longer key is not sorted by its elements: each would repeat the key.
 const TABLE_KEY_BYTES_MAX: u64 = 1024;
 /// With so many bytes at hand the next part can always be told.
-pub const LOOKAHEAD_BYTES: usize = ATOM_BYTES_MAX + 64;
-
-/// The newest dumps of Redis that are known to the last byte.
-const REDIS_VERSION_MAX: u32 = 12;
+pub const LOOKAHEAD_BYTES: usize = 2 * ATOM_BYTES_MAX + 64;
 
 /// What a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +49,6 @@ pub enum Next {
     More,
 }
 
-/// How a dump ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// With its end mark, and the sum of its bytes where the server computes one.
-    Whole,
-    /// Something is not known to this program, so nothing can be said.
-    Unknown,
-    /// It ends in the middle.
-    Truncated,
-    /// The sum of its bytes is another than it says.
-    WrongSum,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Magic,
@@ -91,12 +75,11 @@ pub struct DumpParts {
     walk: Walk,
     dialect: Dialect,
     version: u32,
-    is_known: bool,
-    has_sum: bool,
+    end: EndWatch,
+    is_bound: bool,
+    has_records: bool,
     database: u64,
     table: u8,
-    sum: Crc64,
-    ending: Ending,
     created: Option<u64>,
 }
 
@@ -108,12 +91,11 @@ impl Default for DumpParts {
             walk: Walk::default(),
             dialect: Dialect::Redis,
             version: 0,
-            is_known: false,
-            has_sum: false,
+            end: EndWatch::default(),
+            is_bound: false,
+            has_records: false,
             database: 0,
             table: 0,
-            sum: Crc64::default(),
-            ending: Ending::Truncated,
             created: None,
         }
     }
@@ -127,6 +109,12 @@ pub fn is_dump(first: &[u8]) -> Option<bool> {
         Front::No => Some(false),
         Front::More => None,
     }
+}
+
+/// Appends what says that the next records are of that database.
+pub fn put_select(out: &mut Vec<u8>, database: u64) {
+    out.push(SELECT);
+    put_number(out, database);
 }
 
 fn magic(bytes: &[u8]) -> Front<(Dialect, u32)> {
@@ -188,10 +176,13 @@ impl DumpParts {
     /// How it ended; to be asked when all bytes were taken.
     #[must_use]
     pub fn ending(&self) -> Ending {
-        match self.ending {
-            Ending::Truncated if !self.is_known => Ending::Unknown,
-            ending => ending,
-        }
+        self.end.ending()
+    }
+
+    /// Whether the same records in another order could mean something else.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.is_bound || !self.end.has_sum()
     }
 
     /// The part at the front of `bytes`, which begin where the part before ended. It counts as
@@ -209,33 +200,21 @@ impl DumpParts {
         };
         if let Next::Part(kind, length) = next {
             let passed = &bytes[..length];
-            if kind == Kind::Between && passed.first() == Some(&END) && self.state == State::Behind
-            {
-                self.end(passed);
+            self.end.pass(passed);
+            if kind == Kind::Between && self.state == State::Behind {
+                self.end.end();
             }
-            self.sum.update(passed);
         }
         next
     }
 
     fn give_up(&mut self, bytes: &[u8], ending: Ending) -> Next {
         if self.state != State::Lost {
-            self.ending = ending;
+            self.end.give_up(ending);
         }
         self.state = State::Lost;
         self.long = None;
         Next::Part(Kind::Unknown, bytes.len())
-    }
-
-    fn end(&mut self, passed: &[u8]) {
-        if self.ending != Ending::Truncated || !self.has_sum {
-            return;
-        }
-        let mut sum = self.sum.clone();
-        sum.update(&passed[..1]);
-        let stated = passed[1..].try_into().map_or(0, u64::from_le_bytes);
-        let is_right = stated == 0 || stated == sum.value();
-        self.ending = if is_right { Ending::Whole } else { Ending::WrongSum };
     }
 
     fn next_of_state(&mut self, bytes: &[u8]) -> Front<Kind> {
@@ -243,11 +222,7 @@ impl DumpParts {
             State::Magic => match magic(bytes) {
                 Front::Is((dialect, version), length) => {
                     (self.dialect, self.version) = (dialect, version);
-                    self.has_sum = dialect == Dialect::Valkey || version >= 5;
-                    self.is_known = match dialect {
-                        Dialect::Redis => version <= REDIS_VERSION_MAX,
-                        Dialect::Valkey => version == 80,
-                    };
+                    self.end.set_version(dialect, version);
                     self.state = State::Top;
                     Front::Is(Kind::Between, length)
                 }
@@ -282,7 +257,11 @@ impl DumpParts {
             (RESIZE, _) => self.between(bytes, &[Step::Number, Step::Number]),
             (SLOT_INFO, _) => self.between(bytes, &[Step::Number, Step::Number, Step::Number]),
             (FUNCTION, _) => self.between(bytes, &[Step::Text]),
-            (MODULE_AUX, _) => self.between(bytes, &[Step::Number, Step::Module]),
+            (MODULE_AUX, _) => {
+                // What a module reads when all keys are there.
+                self.is_bound |= self.has_records;
+                self.between(bytes, &[Step::Number, Step::Module])
+            }
             (KEY_META_OR_SLOT_IMPORT, Dialect::Valkey) => {
                 self.between(bytes, &[Step::Text, Step::Each(&[Step::Number, Step::Number])])
             }
@@ -295,14 +274,11 @@ impl DumpParts {
                 Front::No => Front::No,
             },
             (END, _) => {
-                let length = if self.has_sum { 9 } else { 1 };
+                let length = if self.end.has_sum() { END_BYTES } else { 1 };
                 if bytes.len() < length {
                     return Front::More;
                 }
                 self.state = State::Behind;
-                if !self.has_sum {
-                    self.ending = Ending::Whole;
-                }
                 between(length as u64)
             }
             _ => self.record(bytes),
@@ -372,6 +348,7 @@ impl DumpParts {
                 Some(&KEY_META_OR_SLOT_IMPORT) if self.dialect == Dialect::Redis => {
                     match self.passed(rest, &[Step::Each(&[Step::Bytes(4), Step::Module])]) {
                         Front::Is((), length) => length as usize,
+                        Front::More if rest.len() >= ATOM_BYTES_MAX => return Front::No,
                         other => return other,
                     }
                 }
@@ -385,6 +362,7 @@ impl DumpParts {
     }
 
     fn record(&mut self, bytes: &[u8]) -> Front<Kind> {
+        self.has_records = true;
         let prefix = match self.prefix(bytes) {
             Front::Is((), length) => length as usize,
             Front::More => return Front::More,
@@ -451,6 +429,7 @@ impl DumpParts {
             match self.walk.next(bytes.get(at..).unwrap_or_default()) {
                 Front::Is(_, length) if at as u64 + length > ATOM_BYTES_MAX as u64 => {
                     self.state = State::Elements(each, left - 1);
+                    self.is_bound = true;
                     self.long = Some(Long { walk: Walk::new(each), pending: 0, value: None });
                     return self.next_of_long(bytes);
                 }

@@ -12,6 +12,24 @@ const KEY: &str = "records";
 /// Most bits of a hash that say which part an atom is in.
 pub const PART_BITS_MAX: u32 = 10;
 
+/// In which order a dump has its records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DumpOrder {
+    /// In that of the server: what comes back is what was sent, bit for bit.
+    #[default]
+    Server,
+    /// In that of their keys: the order of the server was not kept.
+    Keys,
+}
+
+impl DumpOrder {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+    fn is_server(&self) -> bool {
+        *self == Self::Server
+    }
+}
+
 /// How to put a dump together again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordFacts {
@@ -21,8 +39,12 @@ pub struct RecordFacts {
     pub dialect: String,
     /// Length of the dump.
     pub bytes: u64,
-    /// BLAKE3 of the dump.
+    /// BLAKE3 of the dump; of one by keys that of `frame`, and the atoms as the dump has them, part
+    /// after part as they are stored.
     pub hash: ContentHash,
+    /// In which order the dump has its records.
+    #[serde(default, skip_serializing_if = "DumpOrder::is_server")]
+    pub order: DumpOrder,
     /// Salt of the hashes of atoms, in hexadecimal.
     pub salt: String,
     /// Records, heads and elements.

@@ -2,8 +2,8 @@
 //!
 //! Memory: eight bytes for each value that is longer than an atom.
 
+use crate::format::redis::dump_end::Ending;
 use crate::format::redis::dump_items::{DumpItems, Head, Item};
-use crate::format::redis::dump_parts::Ending;
 use crate::format::redis::grammar::Dialect;
 use crate::format::redis::key_counts::KeyCounts;
 

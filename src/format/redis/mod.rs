@@ -11,6 +11,7 @@ pub mod cluster_view;
 pub mod column;
 pub mod command_stream;
 pub mod crc64;
+pub mod dump_end;
 pub mod dump_items;
 pub mod dump_parts;
 pub mod facts;

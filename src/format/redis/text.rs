@@ -10,6 +10,10 @@ pub const UNPACKED: u8 = 0xc4;
 const LZF: u8 = 0xc3;
 /// A text that decodes to more stays as it is.
 const UNPACKED_BYTES_MAX: u64 = 1024 * 1024;
+/// So does one that decodes to so many times its length, so that memory is bounded by what came.
+const UNPACKED_TIMES_MAX: u64 = 16;
+/// No text is longer: what is added to such a length does not overflow.
+const TEXT_BYTES_MAX: u64 = 1 << 62;
 
 /// What stands at the front of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +65,8 @@ pub fn put_number(out: &mut Vec<u8>, value: u64) {
 pub fn text_length(bytes: &[u8]) -> Front<()> {
     let header = |at: usize| number(bytes.get(at..).unwrap_or_default());
     let whole = |head: u64, body: u64| match head.checked_add(body) {
-        Some(length) => Front::Is((), length),
-        None => Front::No,
+        Some(length) if length <= TEXT_BYTES_MAX => Front::Is((), length),
+        _ => Front::No,
     };
     match bytes.first() {
         None => Front::More,
@@ -131,10 +135,10 @@ fn put_unpacked(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let Front::Is(packed, first) = number(&text[1..]) else { return None };
     let second_at = 1 + first as usize;
     let Front::Is(length, second) = number(&text[second_at..]) else { return None };
-    let packed = text[second_at + second as usize..].get(..usize::try_from(packed).ok()?)?;
-    if length > UNPACKED_BYTES_MAX {
+    if length > UNPACKED_BYTES_MAX || length / UNPACKED_TIMES_MAX > packed {
         return None;
     }
+    let packed = text[second_at + second as usize..].get(..usize::try_from(packed).ok()?)?;
     let start = out.len();
     out.push(UNPACKED);
     put_number(out, length);
@@ -208,21 +212,32 @@ mod tests {
         assert_eq!(text_length(&[0xc3, 5, 20]), Front::Is((), 8));
         assert_eq!(text_length(&[0xc3, 5]), Front::More);
         assert_eq!(text_length(&[0xc5]), Front::No);
-        let endless = [0x81, 255, 255, 255, 255, 255, 255, 255, 255];
-        assert_eq!(text_length(&endless), Front::No);
+        for first in [255, 127, 64] {
+            let endless = [0x81, first, 255, 255, 255, 255, 255, 255, 255];
+            assert_eq!(text_length(&endless), Front::No);
+        }
     }
 
     #[test]
     fn lzf_stands_decoded_and_comes_back() {
         let mut compressor = Compressor::default();
-        let mut unpacked = vec![UNPACKED];
-        put_number(&mut unpacked, 100);
-        unpacked.extend_from_slice(&[b'x'; 100]);
+        let of = |length: usize| {
+            let mut unpacked = vec![UNPACKED];
+            put_number(&mut unpacked, length as u64);
+            unpacked.resize(unpacked.len() + length, b'x');
+            unpacked
+        };
         let (mut dump, mut record) = (Vec::new(), Vec::new());
-        put_original(&unpacked, &mut compressor, &mut dump);
+        put_original(&of(100), &mut compressor, &mut dump);
         assert!(dump.len() < 15);
         put_canonical(&dump, &mut record);
-        assert_eq!(record, unpacked);
+        assert_eq!(record, of(100));
+        // What is much longer decoded stays.
+        let mut large = Vec::new();
+        put_original(&of(50_000), &mut compressor, &mut large);
+        let mut kept = Vec::new();
+        put_canonical(&large, &mut kept);
+        assert_eq!(kept, large);
         // What does not decode stays.
         dump[2] = 99;
         let mut kept = Vec::new();

@@ -34,6 +34,7 @@ use crate::cli::signals::signals;
 use crate::cli::time::{fixed_span, format_rfc3339};
 use crate::clock::SystemClock;
 use crate::crypto::secret::random_bytes;
+use crate::format::redis::facts::DumpOrder;
 use crate::format::redis::journal::SegmentHeader;
 use crate::progress::Progress;
 use crate::repo::error::RepoError;
@@ -370,7 +371,7 @@ impl Streamer<'_> {
         let keys = facts.keys_count();
         let facts = SharedFacts::new(facts.into());
         let open_stream = Box::new(move || Ok(Box::new(stream) as _));
-        let root = dump_root(&name, open_stream, facts);
+        let root = dump_root(&name, DumpOrder::Server, open_stream, facts);
         let progress = Arc::new(Progress::default());
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = SessionOptions { threads, level: level(context) };
