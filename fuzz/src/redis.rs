@@ -10,7 +10,7 @@ use holdfast::format::redis::frame::head;
 use holdfast::format::redis::grammar::Dialect;
 use holdfast::format::redis::journal::SegmentReader;
 use holdfast::format::redis::order::{self, ByHash};
-use holdfast::format::redis::record::{AtomKind, Canonical, Original};
+use holdfast::format::redis::record::{AtomKind, Canonical, Details, Original};
 use holdfast::format::redis::server_facts::RedisFacts;
 use holdfast::format::redis::stored::{StoredReader, StoredWriter};
 use holdfast::format::redis::text::Front;
@@ -161,7 +161,7 @@ fn atoms(dialect: Dialect, data: &[u8]) {
     while let Some((atom, length)) = reader.next(rest) {
         let _ = atom.hash(&[1; 16], dialect);
         out.clear();
-        let put = original.put(&atom, &Default::default(), &mut out);
+        let put = original.put(&atom, &Details::default(), &mut out);
         // Compressing makes a text longer by a 32nd at most; what many share is said once.
         assert!(put.is_none() || out.len() <= 2 * data.len() + 32);
         rest = &rest[length..];

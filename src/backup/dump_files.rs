@@ -84,6 +84,7 @@ impl Files<'_> {
     }
 
     /// As many parts as before, unless they would be far too large or too small.
+    #[must_use]
     pub fn part_bits(&self, spooled: &Spooled) -> u32 {
         let (bytes, atoms) = (spooled.atom_bytes, spooled.atoms);
         let wanted = (0..PART_BITS_MAX)

@@ -28,6 +28,9 @@ use crate::repo::tree_reader::TreeReader;
 use crate::restore::error::RestoreError;
 use crate::restore::redis_by_keys::put_by_keys;
 
+/// Takes an atom, and its bytes in the dump.
+type TakeAtom<'a> = dyn FnMut(&Atom<'_>, &[u8]) -> Result<(), RestoreError> + 'a;
+
 /// Bytes that wait in memory, for each of two kinds.
 const OPEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// No part of ours is longer, whatever a writer says.
@@ -199,11 +202,7 @@ impl Dump<'_> {
     }
 
     /// Gives each atom of a part, and its bytes in the dump.
-    pub(super) fn each_atom(
-        &self,
-        part: u32,
-        take: &mut dyn FnMut(&Atom<'_>, &[u8]) -> Result<(), RestoreError>,
-    ) -> Result<(), RestoreError> {
+    pub(super) fn each_atom(&self, part: u32, take: &mut TakeAtom<'_>) -> Result<(), RestoreError> {
         let stored = self.read(&records_file(self.facts.part_bits, part))?;
         let column = self.read(&column_file(self.facts.part_bits, part))?;
         let mut column = Fields::new(&column);

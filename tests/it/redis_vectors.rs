@@ -206,7 +206,9 @@ pub fn dump_sample() -> DumpSample {
     hash.extend_from_slice(&element);
     for (database, atoms) in [(0, &atoms[..4]), (3, &atoms[4..])] {
         dump.extend_from_slice(&[0xfe, database]);
-        atoms.iter().for_each(|(_, _, bytes, _)| dump.extend_from_slice(bytes));
+        for (_, _, bytes, _) in atoms {
+            dump.extend_from_slice(bytes);
+        }
     }
     dump.push(0xff);
     let mut sum = Crc64::default();
@@ -216,7 +218,9 @@ pub fn dump_sample() -> DumpSample {
     let (records, headers) = part_of("redis", &atoms, DumpOrder::Keys);
     let mut hasher = content_hasher();
     hasher.update(&frame);
-    atoms.iter().for_each(|(_, _, bytes, _)| hasher.update(bytes));
+    for (_, _, bytes, _) in &atoms {
+        hasher.update(bytes);
+    }
     let facts = RecordFacts {
         form: 1,
         dialect: "redis".into(),

@@ -1,7 +1,7 @@
 //! The order of a dump: for each atom, in the order of the dump, the first bits of its hash.
 //!
 //! Blocks end where hashes say so, so that what did not move gives the same blocks again. Atoms of
-//! one part that share these bits are told apart by [`Ties`].
+//! one part that share these bits are told apart by the file `ties`.
 
 use crate::format::redis::bits::{BitReader, BitWriter, bits_for, bytes_of};
 

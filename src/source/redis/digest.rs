@@ -68,7 +68,7 @@ fn is_unchanged(before: &ServerState, position: &Position, after: &ServerState) 
         let (before, after) = (before.field(name), after.field(name));
         before.is_some() && before == after
     };
-    longer == 0 || (longer % PING_BYTES == 0 && CHANGES.iter().all(|name| is_same(&name)))
+    longer == 0 || (longer % PING_BYTES == 0 && CHANGES.iter().all(is_same))
 }
 
 /// A stream, and what is done when it was whole.
