@@ -54,6 +54,7 @@ pub mod redis_cluster;
 pub mod redis_drill;
 pub mod redis_files;
 pub mod redis_found;
+pub mod redis_moment;
 pub mod replicas;
 pub mod secret_file;
 pub mod secrets;

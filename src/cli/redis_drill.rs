@@ -1,7 +1,6 @@
 //! A drill of Redis: a dump restored into a folder of ours, and a server started on it that is
 //! looked at and thrown away.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, chown};
@@ -16,30 +15,25 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{postgres, redis, restore as explain_restore, usage};
 use crate::cli::isolated::{Stopwatch, run_folder};
-use crate::cli::live_server::variables;
 use crate::cli::reading::Reading;
 use crate::cli::redis::failed;
 use crate::cli::redis_assertion::Assertion;
 use crate::cli::redis_checks::{asking, assertion, digest, keys, newest};
 use crate::cli::redis_found::{FoundDump, find};
+use crate::cli::redis_moment::{not_started, program, user};
 use crate::cli::selector::Selector;
 use crate::cli::signals::signals;
 use crate::format::drill::DrillRecord;
 use crate::format::redis::load_plan::{LoadPlan, LoadPlanner};
 use crate::format::redis::server_facts::DumpFacts;
 use crate::progress::Progress;
-use crate::source::postgres::local_server::{RunAs, user_of};
+use crate::source::postgres::local_server::RunAs;
 use crate::source::postgres::private_folder::PrivateFolder;
 use crate::source::redis::error::RedisError;
 use crate::source::redis::loader::now_ms;
 use crate::source::redis::local_server::{DUMP_FILE, LocalServer, ServerOptions};
 use crate::source::redis::server::ServerState;
-use crate::source::redis::server_program::{ServerProgram, needed};
 
-/// Who a server runs as where we are root and nobody is named: the first that there is.
-const USERS: [&str; 3] = ["redis", "valkey", "nobody"];
-/// The last lines of a log that are shown.
-const LINES_SHOWN: usize = 15;
 /// What the method of such a drill is called.
 const METHOD: &str = "redis";
 
@@ -73,7 +67,7 @@ impl RedisDrill<'_> {
         selector: &Selector,
     ) -> Result<(DrillRecord, Result<(), CommandError>), CommandError> {
         let questions = self.questions()?;
-        let user = self.user()?;
+        let user = user(self.args.server.user.as_deref())?;
         let found = find(reading, self.context, selector)?;
         let mut record = DrillRecord::new(&found.snapshot.source, self.started_at.to_string());
         record.snapshot.clone_from(&found.id);
@@ -108,20 +102,6 @@ impl RedisDrill<'_> {
         Ok(Questions { database, asserted, newest })
     }
 
-    fn user(&self) -> Result<Option<RunAs>, CommandError> {
-        if !rustix::process::getuid().is_root() {
-            return Ok(None);
-        }
-        let found = match &self.args.server.user {
-            Some(name) => user_of(name),
-            None => match USERS.iter().find_map(|name| user_of(name).ok()) {
-                Some(user) => Ok(user),
-                None => user_of(USERS[0]),
-            },
-        };
-        found.map(Some).map_err(|error| CommandError::new(&redis::NOT_STARTED, error.to_string()))
-    }
-
     fn brought_up(
         &self,
         reading: &Reading,
@@ -139,7 +119,8 @@ impl RedisDrill<'_> {
             let created = created.and_then(|seconds| Timestamp::from_second(seconds).ok());
             record.newest = created.map(|created| created.to_string());
         }
-        let program = self.program(&found.snapshot.source, &plan)?;
+        let named = (&*found.snapshot.source, self.args.redis_server.as_deref());
+        let program = program(self.context, named, (plan.dialect, plan.version))?;
         record.server = program.shown();
         watch.lap(record, "restore");
         let options = ServerOptions {
@@ -204,29 +185,6 @@ impl RedisDrill<'_> {
         Ok(planner.finish())
     }
 
-    fn program(&self, source: &str, plan: &LoadPlan) -> Result<ServerProgram, CommandError> {
-        let (dialect, version) = (plan.dialect, plan.version);
-        let table = self.context.loaded.config.sources.get(source);
-        let configured = table.and_then(|table| table.redis_server.as_ref());
-        let needed = needed(dialect, version);
-        let missing = |what: String| {
-            CommandError::new(&redis::NO_SERVER, format!("{what}: {needed} is needed"))
-        };
-        if let Some(path) = self.args.redis_server.as_ref().or(configured) {
-            let program = ServerProgram::ask(path)
-                .ok_or_else(|| missing(format!("{} is no server", path.display())))?;
-            if program.reads(dialect, version) {
-                return Ok(program);
-            }
-            return Err(missing(format!("{} does not read the dump", program.shown())));
-        }
-        let variables = variables(self.context);
-        let path = variables.iter().find(|(name, _)| name == "PATH");
-        let path = path.map_or(OsStr::new(""), |(_, value)| value);
-        ServerProgram::find(path, dialect, version)
-            .ok_or_else(|| missing("no server that reads the dump is on this host".to_owned()))
-    }
-
     fn look(
         &self,
         server: &LocalServer,
@@ -265,12 +223,4 @@ impl RedisDrill<'_> {
         record.data_age_seconds =
             newest.map(|newest| self.started_at.duration_since(newest).as_secs_f64().max(0.0));
     }
-}
-
-/// The error for people, with the last lines of the server's log.
-fn not_started(error: &RedisError) -> CommandError {
-    let what = CommandError::new(&redis::NOT_STARTED, error.to_string());
-    let RedisError::LocalServer { log, .. } = error else { return what };
-    let lines: Vec<&str> = log.lines().rev().take(LINES_SHOWN).collect();
-    lines.into_iter().rev().fold(what, CommandError::because_text)
 }

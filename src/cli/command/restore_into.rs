@@ -77,7 +77,6 @@ impl IntoArgs {
             || self.from_database.is_some()
             || self.no_owner
             || self.pg_bin.is_some()
-            || self.workspace.is_some()
     }
 }
 

@@ -28,10 +28,11 @@ use crate::restore::cat::cat;
 use crate::units::format_duration;
 
 /// The folder in which servers keep their append-only files.
-const FOLDER: &str = "appendonlydir";
+pub const FOLDER: &str = "appendonlydir";
 /// What older servers keep beside each other instead.
-const FILE: &str = "appendonly.aof";
-const BASE: &str = "appendonly.aof.1.base.rdb";
+pub const FILE: &str = "appendonly.aof";
+/// The dump in there.
+pub const BASE: &str = "appendonly.aof.1.base.rdb";
 const INCREMENT: &str = "appendonly.aof.1.incr.aof";
 const MANIFEST: &str = "appendonly.aof.manifest";
 
@@ -247,9 +248,5 @@ impl Replayed for AppendOnly {
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
         self.file.write_all(bytes).map_err(|error| unwritable(&self.path, &error))
-    }
-
-    fn end(&mut self) -> Result<(), CommandError> {
-        Ok(())
     }
 }

@@ -16,11 +16,10 @@ use crate::cli::explain::{redis, usage};
 use crate::cli::reading::Reading;
 use crate::cli::redis::{access_of, failed};
 use crate::cli::redis_archive::{RedisArchive, shown_ms};
-use crate::cli::redis_found::{FeedError, FoundDump, find};
+use crate::cli::redis_found::{FeedError, FoundDump, Take, find};
+use crate::cli::redis_moment::MomentDump;
 use crate::cli::signals::signals;
 use crate::format::redis::load_plan::{LoadPlan, LoadPlanner};
-use crate::format::redis::reach::Plan;
-use crate::format::redis::replay::Replayed;
 use crate::progress::Progress;
 use crate::restore::error::with_causes;
 use crate::source::redis::connection::Access;
@@ -44,8 +43,7 @@ pub fn is_address(connection: &str) -> bool {
 pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Exit, CommandError> {
     let started = Instant::now();
     if args.into.is_for_postgres() {
-        let what = "--table, --jobs, --from-database, --no-owner, --pg-bin and --workspace are \
-                    for PostgreSQL";
+        let what = "--table, --jobs, --from-database, --no-owner and --pg-bin are for PostgreSQL";
         return Err(CommandError::new(&usage::ARGUMENT, what));
     }
     let access = access_of(connection, TARGET_NAME, &args.into.redis_password, context)?;
@@ -53,25 +51,33 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     let reading =
         if args.from_any { Reading::open_any(context)?.0 } else { Reading::open(context)? };
     let mut found = find(&reading, context, &selector)?;
-    let mut way = None;
+    let mut at = None;
     if args.postgres.point.is_given() {
         let moment = moment_of(&args.postgres.point, context)?;
         let archive = RedisArchive::read(&reading, context, &found.snapshot.source)?;
         let plan = archive.plan(moment)?;
         found = FoundDump::of(&archive.dumps[plan.dump]);
         say_what_comes(context, &archive.dumps[plan.dump], &plan);
-        way = Some((archive, plan));
+        at = Some((archive, plan));
     }
     // Asked before the dump is read, which may take long, and once more after.
     let asked = access.connect().and_then(|mut server| require_empty(&mut server));
     asked.map_err(|error| failed(&error))?;
-    let plan = plan_of(&found, &reading, context)?;
-    let loaded = load(&found, &reading, context, (&access, plan), way.as_ref());
+    let dump = match &at {
+        Some((archive, plan)) => {
+            signals().arm();
+            let workspace = args.into.workspace.clone().unwrap_or_else(std::env::temp_dir);
+            DumpBytes::Moment(MomentDump::make(context, &reading, (archive, plan), &workspace)?)
+        }
+        None => DumpBytes::Stored(&found, &reading),
+    };
+    let plan = plan_of(&dump, context)?;
+    let loaded = load(&dump, context, (&access, plan));
     if let (Err(error), Some(exit)) = (&loaded, signals().came()) {
         context.output.warning(error.what());
         return Ok(exit);
     }
-    let (loaded, commands) = loaded?;
+    let loaded = loaded?;
     let keys: u64 = loaded.keys.values().sum();
     let (output, took) = (&context.output, started.elapsed());
     output.note(&format!(
@@ -83,9 +89,9 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
         access.address.host,
         format_duration(took),
     ));
-    if let Some((_, plan)) = &way {
-        let moment = shown_ms(plan.moment);
-        output.note(&format!("{commands} commands after it led on to {moment}"));
+    let moment = at.as_ref().map(|(_, plan)| shown_ms(plan.moment));
+    if let Some(moment) = &moment {
+        output.note(&format!("with the commands after it, as they were at {moment}"));
     }
     if loaded.expired > 0 {
         output.note(&format!("{} keys had expired since and were left out", loaded.expired));
@@ -94,22 +100,32 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
         Exit::Done,
         &json!({
             "snapshot": found.id, "keys": loaded.keys, "expired": loaded.expired,
-            "functions": loaded.functions, "commands": commands,
-            "moment": way.as_ref().map(|(_, plan)| shown_ms(plan.moment)), "seconds": took.as_secs_f64(),
+            "functions": loaded.functions, "moment": moment, "seconds": took.as_secs_f64(),
         }),
     );
     Ok(Exit::Done)
 }
 
-fn plan_of(
-    found: &FoundDump,
-    reading: &Reading,
-    context: &Context,
-) -> Result<LoadPlan, CommandError> {
+/// Where the bytes come from.
+enum DumpBytes<'a> {
+    Stored(&'a FoundDump, &'a Reading),
+    Moment(MomentDump),
+}
+
+impl DumpBytes<'_> {
+    fn feed(&self, progress: &Progress, take: &mut Take<'_>) -> Result<(), FeedError> {
+        match self {
+            Self::Stored(found, reading) => found.feed(reading, progress, take),
+            Self::Moment(dump) => dump.feed(take),
+        }
+    }
+}
+
+fn plan_of(dump: &DumpBytes<'_>, context: &Context) -> Result<LoadPlan, CommandError> {
     let mut planner = LoadPlanner::new(now_ms());
     let progress = Arc::new(Progress::default());
     let watch = context.watch(&progress);
-    let fed = found.feed(reading, &progress, &mut |bytes| {
+    let fed = dump.feed(&progress, &mut |bytes| {
         planner.take(bytes);
         Ok(())
     });
@@ -119,68 +135,28 @@ fn plan_of(
 }
 
 fn load(
-    found: &FoundDump,
-    reading: &Reading,
+    dump: &DumpBytes<'_>,
     context: &Context,
     (access, plan): (&Access, LoadPlan),
-    way: Option<&(RedisArchive<'_>, Plan)>,
-) -> Result<(Loaded, u64), CommandError> {
+) -> Result<Loaded, CommandError> {
     let mut loader = Loader::prepare(access, plan).map_err(|error| failed(&error))?;
     let progress = Arc::new(Progress::default());
     // It looks for signals until its end: what is in the server then must be said.
     let watch = context.watch(&progress);
-    let fed = found.feed(reading, &progress, &mut |bytes| {
+    let fed = dump.feed(&progress, &mut |bytes| {
         if signals().came().is_some() {
             return Err(loader.failed(RedisError::Cancelled));
         }
         loader.take(bytes)
     });
     let loaded = fed.and_then(|()| loader.finish_dump().map_err(FeedError::Taken));
-    let loaded = match loaded {
-        Ok(loaded) => go_on(loader, way).map(|commands| (loaded, commands)),
+    watch.finish();
+    match loaded {
+        Ok(loaded) => Ok(loaded),
         Err(FeedError::Read(error)) => {
             let state = loader.failed(RedisError::Cancelled).to_string();
             Err(CommandError::new(&redis::NOT_LOADED, state).because_text(&with_causes(&error)))
         }
         Err(error) => Err(error.into()),
-    };
-    watch.finish();
-    loaded
-}
-
-/// Gives the commands after the dump to the server; how many they were.
-fn go_on(loader: Loader, way: Option<&(RedisArchive<'_>, Plan)>) -> Result<u64, CommandError> {
-    let Some((archive, plan)) = way else { return Ok(0) };
-    let mut loading = Loading { loader, command: Vec::new() };
-    let commands = archive.replay(plan, &mut loading)?;
-    loading.loader.finish_commands().map_err(|error| failed(&error))?;
-    Ok(commands)
-}
-
-/// Gives the commands of a journal to the server, one by one.
-struct Loading {
-    loader: Loader,
-    command: Vec<u8>,
-}
-
-impl Replayed for Loading {
-    type Error = CommandError;
-
-    fn begin(&mut self, _time_ms: u64) -> Result<(), CommandError> {
-        match signals().came() {
-            Some(_) => Err(failed(&self.loader.failed(RedisError::Cancelled))),
-            None => Ok(()),
-        }
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
-        self.command.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<(), CommandError> {
-        let sent = self.loader.command(&self.command);
-        self.command.clear();
-        sent.map_err(|error| failed(&error))
     }
 }

@@ -23,11 +23,6 @@ pub trait Replayed {
     /// # Errors
     /// It takes no more.
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
-    /// The command is whole.
-    ///
-    /// # Errors
-    /// It takes no more.
-    fn end(&mut self) -> Result<(), Self::Error>;
 }
 
 /// Why commands cannot be replayed.
@@ -122,7 +117,7 @@ impl Replay {
                 let start = command.start.max(self.held_at);
                 let (start, end) = (start - self.held_at, command.end - self.held_at);
                 let whole = &self.held[start as usize..end as usize];
-                out.bytes(whole).and_then(|()| out.end()).map_err(ReplayError::Replayed)?;
+                out.bytes(whole).map_err(ReplayError::Replayed)?;
             }
             if command.name.is("select") {
                 self.db = command.argument.number().or(self.db);
@@ -163,7 +158,7 @@ impl Replay {
             && let Some(db) = self.db
         {
             let select = encode_command(&[b"SELECT", db.to_string().as_bytes()]);
-            out.bytes(&select).and_then(|()| out.end()).map_err(ReplayError::Replayed)?;
+            out.bytes(&select).map_err(ReplayError::Replayed)?;
         }
         Ok(())
     }
@@ -177,7 +172,6 @@ mod tests {
     struct Taken {
         bytes: Vec<u8>,
         begun: Vec<u64>,
-        ends: Vec<usize>,
     }
 
     impl Replayed for Taken {
@@ -190,11 +184,6 @@ mod tests {
 
         fn bytes(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
             self.bytes.extend_from_slice(bytes);
-            Ok(())
-        }
-
-        fn end(&mut self) -> Result<(), Self::Error> {
-            self.ends.push(self.bytes.len());
             Ok(())
         }
     }
@@ -247,14 +236,6 @@ mod tests {
                 "{piece}"
             );
             assert_eq!((commands, all.begun.len()), (7, 5), "{piece}");
-            let ends: Vec<usize> = std::iter::once(select_7.len())
-                .chain([0, 3, 4, 5, 6, 8, 9].map(|part: usize| parts[part].len()))
-                .scan(0, |at, length| {
-                    *at += length;
-                    Some(*at)
-                })
-                .collect();
-            assert_eq!(all.ends, ends, "{piece}");
             let (later, _) = replayed(&stream, (at(7), at(9)), piece);
             let select_2 = encode_command(&[b"SELECT", b"2"]);
             assert_eq!(later.bytes, [select_2, chosen(&[8])].concat(), "{piece}");

@@ -31,13 +31,16 @@ const DATABASES_MIN: u64 = 16;
 pub const DUMP_FILE: &str = "dump.rdb";
 /// Name of the folder in the folder that an append-only file in parts has.
 pub const APPEND_ONLY_FOLDER: &str = "appendonlydir";
+/// Name of the file in the folder that older servers have instead.
+pub const APPEND_ONLY_FILE: &str = "appendonly.aof";
 
 /// How a server is started.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// Its program.
     pub program: ServerProgram,
-    /// Its folder, with [`DUMP_FILE`] or [`APPEND_ONLY_FOLDER`]; the second outweighs the first.
+    /// Its folder, with [`DUMP_FILE`], or [`APPEND_ONLY_FOLDER`] or [`APPEND_ONLY_FILE`], which
+    /// outweigh it.
     pub folder: PathBuf,
     /// Where its log goes.
     pub log: PathBuf,
@@ -154,7 +157,8 @@ impl ServerOptions {
         let folder = self.folder.display().to_string();
         let socket = self.socket().display().to_string();
         let databases = DATABASES_MIN.max(self.database_max.saturating_add(1)).to_string();
-        let is_append_only = self.folder.join(APPEND_ONLY_FOLDER).is_dir();
+        let is_append_only = self.folder.join(APPEND_ONLY_FOLDER).is_dir()
+            || self.folder.join(APPEND_ONLY_FILE).is_file();
         let mut words = Vec::new();
         for (name, value) in &self.settings {
             words.push(format!("--{name}"));
