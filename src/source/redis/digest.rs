@@ -64,11 +64,11 @@ fn is_unchanged(before: &ServerState, position: &Position, after: &ServerState) 
     let Some(longer) = longer.filter(|_| after.replid() == Some(&*position.replid)) else {
         return false;
     };
-    let is_same = |name: &&str| {
+    let is_same = |name: &str| {
         let (before, after) = (before.field(name), after.field(name));
         before.is_some() && before == after
     };
-    longer == 0 || (longer % PING_BYTES == 0 && CHANGES.iter().all(|name| is_same(&name)))
+    longer == 0 || (longer % PING_BYTES == 0 && CHANGES.iter().all(|name| is_same(name)))
 }
 
 /// A stream, and what is done when it was whole.
