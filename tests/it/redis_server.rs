@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +35,16 @@ pub fn server_program(kind: &str) -> Option<PathBuf> {
     assert!(!is_needed, "{} is not there: tests/run installs it", path.display());
     eprintln!("skipped: {} is not there: tests/run installs it", path.display());
     None
+}
+
+/// A folder for `PATH` with the program of a server that every user may run: root's servers of the
+/// program run as another one.
+pub fn public_program(kind: &str) -> Option<TempDir> {
+    let program = server_program(kind)?;
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(program, folder.path().join("redis-server")).unwrap();
+    Some(folder)
 }
 
 /// A server that is running, or was stopped.

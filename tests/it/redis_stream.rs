@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::postgres_base::{done, repository};
 use crate::program::{Outcome, Program};
 use crate::redis_dump::named;
-use crate::redis_server::{KINDS, PATIENCE, RedisServer};
+use crate::redis_server::{KINDS, PATIENCE, RedisServer, public_program};
 
 /// A stream in the background; killed when dropped.
 struct Stream {
@@ -319,4 +319,36 @@ fn redis_journal_is_kept_as_long_as_a_dump_needs_it() {
     assert_eq!(at.ask("GET a") + &at.ask("GET b"), "12");
     let (_, shown) = status(&program);
     assert_eq!(shown["dumps"].as_array().unwrap().len(), 1, "{shown}");
+}
+
+#[test]
+fn redis_moment_goes_into_a_server_with_what_was_prolonged_since() {
+    for kind in KINDS {
+        let Some(server) = RedisServer::start(kind, &[]) else { continue };
+        let tools = public_program(kind).unwrap();
+        let mut program = repository();
+        let path = std::env::var("PATH").unwrap();
+        program.set("PATH", &format!("{}:{path}", tools.path().display()));
+        // Long enough for the dump, and over before the restore.
+        for key in ["persisted", "prolonged", "gone"] {
+            server.ask(&format!("SET {key} 1 PX 8000"));
+        }
+        let stream = started(&program, &server);
+        server.ask("PERSIST persisted");
+        server.ask("PEXPIRE prolonged 1000000");
+        server.ask("INCR prolonged");
+        durable(&server);
+        stream.stop();
+        std::thread::sleep(Duration::from_secs(8));
+        let target = RedisServer::start(kind, &[]).unwrap();
+        let words = ["restore", "source:cache", "--to", "latest", "--into", &target.uri()];
+        done(&program.run(&words));
+        let values =
+            ["persisted", "prolonged", "gone"].map(|key| target.ask(&format!("GET {key}")));
+        assert_eq!(values, ["1", "2", ""], "{kind}");
+        assert_eq!(target.ask("PTTL persisted"), "-1");
+        // A server that has keys is left alone.
+        let refused = program.run(&words);
+        assert!(refused.stderr.contains("HF-REDIS-030"), "{}", refused.stderr);
+    }
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::program::Program;
-use crate::redis_server::{PATIENCE, RedisServer, free_port, server_program};
+use crate::redis_server::{PATIENCE, RedisServer, free_port, public_program};
 
 /// The commands of the chapter's block, comments cut off.
 fn chapter() -> Vec<String> {
@@ -48,11 +48,9 @@ fn the_chapter_of_the_readme_on_redis_works_as_printed() {
     program.set("HOLDFAST_PASSWORD_FILE", &password);
     fs::create_dir_all(program.path("srv")).unwrap();
     // A drill of root's starts the server as another user, who must be able to.
-    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    let folder = public_program("redis-7").unwrap();
     let tools = folder.path();
-    fs::set_permissions(tools, Permissions::from_mode(0o755)).unwrap();
     symlink(env!("CARGO_BIN_EXE_holdfast"), tools.join("holdfast")).unwrap();
-    fs::copy(server_program("redis-7").unwrap(), tools.join("redis-server")).unwrap();
     let places = [
         ("/srv/".to_owned(), format!("{}/", program.arg("srv"))),
         ("redis://cache:6379".to_owned(), format!("redis://127.0.0.1:{port}")),
