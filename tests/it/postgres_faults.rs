@@ -186,12 +186,11 @@ fn recovery_ends_with_the_transaction_that_is_named() {
     archived(&server);
     assert_eq!(marks(&archive.recovered(17, "xid", &["--to-xid", &named])), "1 2");
     assert_eq!(marks(&archive.recovered(17, "all", &[])), "1 2 3");
-    // One that never was stops the server; it does not go on as if the log's end was meant.
+    // One that never was is refused before anything is written.
     let target = archive.path("never");
     let text = target.to_str().unwrap();
-    archive.run(&["restore", "source:shop", "--target", text, "--to-xid", "4000000"]).ends(0);
-    let recovered =
-        PostgresServer::try_on(17, &target, &[]).and_then(|mut server| server.wait_for_recovery());
-    let log = recovered.unwrap_err();
-    assert!(log.contains("before configured recovery target was reached"), "{log}");
+    let refused =
+        archive.run(&["restore", "source:shop", "--target", text, "--to-xid", "4000000"]).ends(1);
+    assert!(refused.stderr.contains("HF-PG-011"), "{}", refused.stderr);
+    assert!(!target.exists());
 }
