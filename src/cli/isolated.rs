@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crate::cli::live_server::{LocalServerArgs, not_started, start};
 use crate::cli::postgres::failed;
 use crate::cli::postgres_recovery::PointArgs;
 use crate::cli::reading::Reading;
+use crate::cli::run_folder::run_folder;
 use crate::cli::signals::signals;
 use crate::format::drill::{Check, DrillRecord, Phase};
 use crate::format::postgres::dump_tables::DumpTables;
@@ -341,25 +342,6 @@ impl Isolated<'_> {
         }
         Ok(())
     }
-}
-
-/// Makes the folder of ours one that the server's user passes through, and in it one that is that
-/// user's: no file that we write lies where somebody else can put a link.
-///
-/// # Errors
-/// It cannot be made.
-pub fn run_folder(own: &Path, user: Option<RunAs>) -> Result<PathBuf, CommandError> {
-    let path = own.join("run");
-    let made = DirBuilder::new().mode(0o700).create(&path).and_then(|()| match user {
-        Some(RunAs { uid, gid }) => {
-            std::fs::set_permissions(own, Permissions::from_mode(0o711))?;
-            chown(&path, Some(uid), Some(gid))
-        }
-        None => Ok(()),
-    });
-    made.map(|()| path).map_err(|error| {
-        CommandError::new(&postgres::LAYER, "cannot make a folder").because(&error)
-    })
 }
 
 /// Whether asking again is of no use: classes 57 (starting, ending) and 53 (busy) pass by.

@@ -17,12 +17,11 @@ use crate::cli::command::restore_journal::{BASE, FILE, FOLDER, write_folder};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{postgres, redis, restore as explain_restore};
-use crate::cli::isolated::run_folder;
-use crate::cli::live_server::variables;
 use crate::cli::reading::Reading;
 use crate::cli::redis::failed;
 use crate::cli::redis_archive::RedisArchive;
 use crate::cli::redis_found::{FeedError, Take};
+use crate::cli::run_folder::run_folder;
 use crate::cli::signals::signals;
 use crate::format::redis::dump_parts::{DumpParts, LOOKAHEAD_BYTES};
 use crate::format::redis::grammar::Dialect;
@@ -190,7 +189,7 @@ pub fn program(
         }
         return Err(missing(format!("{} does not read the dump", program.shown())));
     }
-    let variables = variables(context);
+    let variables = context.environment.of_child(&[]);
     let path = variables.iter().find(|(name, _)| name == "PATH");
     let path = path.map_or(OsStr::new(""), |(_, value)| value);
     ServerProgram::find(path, dialect, version)
