@@ -21,7 +21,7 @@
 //! | 8 | [`cli`]: arguments, output, exit codes |
 //! | 6 | [`backup`], [`restore`], [`maintenance`] (forget, prune, check, repair), [`replica`] (copy, heal, promote), [`view`] (ls, find, diff), [`mount`] (snapshots as a file system) |
 //! | 5 | [`repo`]: keys, roster, history, packs in and out, commits |
-//! | 4 | [`source`]: files, streams, commands, `PostgreSQL`; [`index`]: a cache in SQLite |
+//! | 4 | [`source`]: files, streams, commands, `PostgreSQL`, Redis; [`index`]: a cache in SQLite |
 //! | 3 | [`mod@format`]: bytes to values and back |
 //! | 2 | [`crypto`], [`store`] |
 //! | 1 | [`chunker`], [`compress`], [`id`], [`clock`], [`progress`], [`units`] |

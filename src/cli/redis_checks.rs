@@ -20,6 +20,14 @@ fn check(name: &str, outcome: Outcome, detail: impl Into<String>) -> Check {
     Check { name: name.to_owned(), outcome, detail: detail.into() }
 }
 
+/// The server has loaded a dump and the commands after it to their end.
+#[must_use]
+pub fn replayed(state: &ServerState, commands: u64) -> Check {
+    let keys: u64 = state.keys().values().sum();
+    let detail = format!("{keys} keys after {commands} commands of the journal");
+    check("dump and journal", Outcome::Passed, detail)
+}
+
 /// The server has the keys of the dump, all of them: it lets none expire yet.
 #[must_use]
 pub fn keys(state: &ServerState, plan: &LoadPlan) -> Check {

@@ -11,16 +11,18 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::cli::command::drill::DrillArgs;
+use crate::cli::command::restore_journal::moment_of;
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{postgres, redis, restore as explain_restore, usage};
 use crate::cli::isolated::Stopwatch;
 use crate::cli::reading::Reading;
 use crate::cli::redis::failed;
+use crate::cli::redis_archive::{RedisArchive, shown_ms};
 use crate::cli::redis_assertion::Assertion;
-use crate::cli::redis_checks::{asking, assertion, digest, keys, newest};
+use crate::cli::redis_checks::{asking, assertion, digest, keys, newest, replayed};
 use crate::cli::redis_found::{FoundDump, find};
-use crate::cli::redis_moment::{not_started, program, user};
+use crate::cli::redis_moment::{MomentOptions, MomentServer, not_started, program, user};
 use crate::cli::run_folder::run_folder;
 use crate::cli::selector::Selector;
 use crate::cli::signals::signals;
@@ -70,6 +72,9 @@ impl RedisDrill<'_> {
         let questions = self.questions()?;
         let user = user(self.args.server.user.as_deref())?;
         let found = find(reading, self.context, selector)?;
+        if self.args.point.is_given() {
+            return self.at_moment(reading, &found.snapshot.source, (user, &questions));
+        }
         let mut record = DrillRecord::new(&found.snapshot.source, self.started_at.to_string());
         record.snapshot.clone_from(&found.id);
         METHOD.clone_into(&mut record.method);
@@ -84,9 +89,6 @@ impl RedisDrill<'_> {
     fn questions(&self) -> Result<Questions, CommandError> {
         let args = self.args;
         let wrong = |what: String| Err(CommandError::new(&usage::ARGUMENT, what));
-        if args.point.is_given() {
-            return wrong("a dump has no other point in time than its own".to_owned());
-        }
         if args.method.is_some() {
             return wrong("--method is for PostgreSQL".to_owned());
         }
@@ -101,6 +103,47 @@ impl RedisDrill<'_> {
         let asserted = args.assert.iter().map(parse).collect::<Result<_, _>>()?;
         let newest = args.newest.as_ref().map(parse).transpose()?;
         Ok(Questions { database, asserted, newest })
+    }
+
+    /// The same of a moment: what the dump and the journal lead to.
+    fn at_moment(
+        &self,
+        reading: &Reading,
+        source: &str,
+        (user, questions): (Option<RunAs>, &Questions),
+    ) -> Result<(DrillRecord, Result<(), CommandError>), CommandError> {
+        let moment = moment_of(&self.args.point, self.context)?;
+        let archive = RedisArchive::read(reading, self.context, source)?;
+        let plan = archive.plan(moment)?;
+        let mut record = DrillRecord::new(source, self.started_at.to_string());
+        record.snapshot = archive.dumps[plan.dump].found.0.name.id.to_string();
+        METHOD.clone_into(&mut record.method);
+        METHOD.clone_into(&mut record.server);
+        record.point = self.args.point.shown();
+        record.newest = Some(shown_ms(plan.moment));
+        signals().arm();
+        let mut looked = || -> Result<(), CommandError> {
+            let mut watch = Stopwatch(self.begun);
+            let options = MomentOptions {
+                workspace: &self.args.server.workspace(),
+                user,
+                program: self.args.redis_server.as_deref(),
+                settings: self.args.server.settings()?,
+            };
+            let started = MomentServer::start(self.context, reading, (&archive, &plan), options)?;
+            watch.lap(&mut record, "restore and load");
+            record.server.clone_from(&started.shown);
+            record.ready_seconds = Some(self.begun.elapsed().as_secs_f64());
+            record.checks.push(replayed(&started.state, started.commands));
+            self.ask(&started.server, questions, &mut record)?;
+            watch.lap(&mut record, "check");
+            drop(started);
+            watch.lap(&mut record, "clean up");
+            Ok(())
+        };
+        let ended = looked();
+        self.set_age(&mut record);
+        Ok((record, ended))
     }
 
     fn brought_up(
@@ -198,6 +241,15 @@ impl RedisDrill<'_> {
         if !self.args.quick {
             record.checks.push(digest(server, &record.server, saved));
         }
+        self.ask(server, questions, record)
+    }
+
+    fn ask(
+        &self,
+        server: &LocalServer,
+        questions: &Questions,
+        record: &mut DrillRecord,
+    ) -> Result<(), CommandError> {
         // From here on it is a server as any other: what has expired goes.
         let mut connection = server
             .connect()

@@ -30,6 +30,7 @@ use crate::source::postgres::local_server::{RunAs, user_of};
 use crate::source::postgres::private_folder::PrivateFolder;
 use crate::source::redis::error::RedisError;
 use crate::source::redis::local_server::{DUMP_FILE, LocalServer, ServerOptions};
+use crate::source::redis::server::ServerState;
 use crate::source::redis::server_program::{ServerProgram, needed};
 
 /// Who a server runs as where we are root and nobody is named: the first that there is.
@@ -41,6 +42,69 @@ const SAVE_PATIENCE: Duration = Duration::from_hours(6);
 /// Databases that commands may select.
 const DATABASE_MAX: u64 = 1023;
 
+/// How the server is started.
+pub struct MomentOptions<'a> {
+    /// The folder below which it has one of its own, which takes all data.
+    pub workspace: &'a Path,
+    /// Who it runs as, where we are root.
+    pub user: Option<RunAs>,
+    /// Its program, where one is named.
+    pub program: Option<&'a Path>,
+    /// Settings that it has besides.
+    pub settings: Vec<(String, String)>,
+}
+
+/// A server that has loaded a moment, in which nothing expires; gone with the value, as its folder.
+pub struct MomentServer {
+    /// The server.
+    pub server: LocalServer,
+    /// What it says of itself.
+    pub state: ServerState,
+    /// Its program and version.
+    pub shown: String,
+    /// Commands after the dump.
+    pub commands: u64,
+    run: PathBuf,
+    folder: PrivateFolder,
+}
+
+impl MomentServer {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The journal is damaged, there is no server program that reads the dump, or it does not load
+    /// what leads to the moment.
+    pub fn start(
+        context: &Context,
+        reading: &Reading,
+        (archive, plan): (&RedisArchive<'_>, &Plan),
+        options: MomentOptions<'_>,
+    ) -> Result<Self, CommandError> {
+        let user = options.user;
+        let folder = PrivateFolder::create(options.workspace)
+            .map_err(|error| CommandError::classify(&error, &postgres::LAYER))?;
+        let run = run_folder(folder.path(), user)?;
+        let (_, commands) = write_folder(reading, archive, plan, &run)?;
+        hand_over(&run, user)?;
+        let source = &archive.dumps[plan.dump].found.1.source;
+        let program = program(context, (source, options.program), form_of(&run)?)?;
+        let shown = program.shown();
+        let options = ServerOptions {
+            program,
+            folder: run.clone(),
+            log: folder.path().join("log"),
+            user,
+            settings: options.settings,
+            database_max: DATABASE_MAX,
+        };
+        let mut server = LocalServer::start(&options).map_err(|error| not_started(&error))?;
+        let loaded = server.wait_until_loaded(&|| signals().came().is_some());
+        let loaded = loaded.map_err(|error| not_started(&error))?;
+        let Some(state) = loaded else { return Err(not_started(&RedisError::Cancelled)) };
+        Ok(Self { server, state, shown, commands, run, folder })
+    }
+}
+
 /// A dump of that moment, gone with the value.
 pub struct MomentDump {
     path: PathBuf,
@@ -51,42 +115,22 @@ impl MomentDump {
     /// Makes it, in a folder below `workspace`, which takes all data twice.
     ///
     /// # Errors
-    /// The journal is damaged, there is no server program that reads the dump, or it does not load
-    /// what leads to the moment.
+    /// As [`MomentServer::start`].
     pub fn make(
         context: &Context,
         reading: &Reading,
-        (archive, plan): (&RedisArchive<'_>, &Plan),
+        way: (&RedisArchive<'_>, &Plan),
         workspace: &Path,
     ) -> Result<Self, CommandError> {
-        let user = user(None)?;
-        let folder = PrivateFolder::create(workspace)
-            .map_err(|error| CommandError::classify(&error, &postgres::LAYER))?;
-        let run = run_folder(folder.path(), user)?;
-        write_folder(reading, archive, plan, &run)?;
-        hand_over(&run, user)?;
-        let (dialect, version) = form_of(&run)?;
-        let source = &archive.dumps[plan.dump].found.1.source;
-        let options = ServerOptions {
-            program: program(context, (source, None), (dialect, version))?,
-            folder: run.clone(),
-            log: folder.path().join("log"),
-            user,
-            settings: Vec::new(),
-            database_max: DATABASE_MAX,
-        };
-        let mut server = LocalServer::start(&options).map_err(|error| not_started(&error))?;
-        let loaded = server.wait_until_loaded(&|| signals().came().is_some());
-        if loaded.map_err(|error| not_started(&error))?.is_none() {
-            return Err(not_started(&RedisError::Cancelled));
-        }
-        let saved = server.connect().and_then(|mut connection| {
+        let options =
+            MomentOptions { workspace, user: user(None)?, program: None, settings: Vec::new() };
+        let started = MomentServer::start(context, reading, way, options)?;
+        let saved = started.server.connect().and_then(|mut connection| {
             connection.set_patience(SAVE_PATIENCE)?;
             connection.command(&[b"SAVE"], "saving the moment")
         });
         saved.map_err(|error| failed(&error))?;
-        drop(server);
-        Ok(Self { path: run.join(DUMP_FILE), _folder: folder })
+        Ok(Self { path: started.run.join(DUMP_FILE), _folder: started.folder })
     }
 
     /// Gives the bytes of the dump to `take`.

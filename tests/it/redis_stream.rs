@@ -156,11 +156,21 @@ fn redis_journal_of_every_server_leads_to_any_moment() {
 fn redis_append_only_files_are_whole_for_the_servers_own_tools() {
     let Some(server) = RedisServer::start("redis-7", &[]) else { return };
     server.fill(1000);
-    let program = repository();
+    let mut program = repository();
     let stream = started(&program, &server);
     server.ask("SET a 1");
     durable(&server);
     stream.stop();
+    let tools = public_program("redis-7").unwrap();
+    program.set("PATH", &format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap()));
+    program.set("TMPDIR", "/tmp");
+    for (asserted, code) in [("GET a = 1", 0), ("GET a = 2", 4)] {
+        let words = ["drill", "source:cache", "--to", "latest", "--assert", asserted];
+        let drilled = program.run(&words);
+        assert_eq!(drilled.code, code, "{}\n{}", drilled.stdout, drilled.stderr);
+        let said = format!("{}{}", drilled.stdout, drilled.stderr);
+        assert!(said.contains("commands of the journal"), "{said}");
+    }
     let (folder, outcome) = restore(&program, &["--to", "latest"]);
     done(&outcome);
     let manifest = folder.path().join("appendonlydir/appendonly.aof.manifest");
