@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Redis: redis.py WORK_FOLDER HOLDFAST REDIS_SERVER [--rdb FOLDER] [--runs 3] [--parts sets,lru,network,large]
+"""Redis: redis.py WORK_FOLDER HOLDFAST REDIS_SERVER [--rdb FOLDER] [--runs 3] [--parts sets,lru,network,journal,large]
 
 sets     the dumps r0, r1 (1.5 % changed), r2 (restarted) of `make-data` in --rdb FOLDER, by Holdfast as they are
          and canonical, and by restic and borg where they are installed; restored and compared
 lru      the same data under an LRU policy: reads in between, then a restart
 network  the same data over the replication protocol, beside `redis-cli --rdb`
+journal  redis-benchmark at full rate, alone and followed by `redis stream`: its rate, how long until all is durable,
+         whether we were cut off, and what the newest moment gives back
 large    a dump of 4 GB that is written here, and again with 1 % of it changed: peak memory
 Medians; wall and CPU seconds, peak memory of the largest process, what the repository grew by.
 """
@@ -16,7 +18,7 @@ ap.add_argument("holdfast")
 ap.add_argument("server")
 ap.add_argument("--rdb", default="/tmp/holdfast-data/rdb")
 ap.add_argument("--runs", type=int, default=3)
-ap.add_argument("--parts", default="sets,lru,network,large")
+ap.add_argument("--parts", default="sets,lru,network,journal,large")
 ap.add_argument("--large-megabytes", type=int, default=4000)
 args = ap.parse_args()
 work, holdfast = os.path.abspath(args.work), os.path.abspath(args.holdfast)
@@ -226,6 +228,67 @@ def network():
     show()
 
 
+def benchmark(server, count):
+    """Requests a second of SET and of LPUSH, pipelined."""
+    argv = ["redis-benchmark", "-s", server.socket, "-t", "set,lpush", "-n", str(count), "-P", "16",
+            "-d", "100", "-r", "100000", "--csv"]
+    lines = subprocess.check_output(argv, text=True).splitlines()[1:]
+    return " ".join("%s %.0f/s" % tuple(field(line)) for line in lines)
+
+
+def field(line):
+    words = [word.strip('"') for word in line.split(",")]
+    return words[0], float(words[1])
+
+
+def offset(server):
+    info = subprocess.check_output(server.cli("info", "replication"), text=True)
+    return int(info.split("master_repl_offset:")[1].split()[0])
+
+
+def journal():
+    count = 2_000_000
+    for followed in (False, True):
+        server = Server(None, "--enable-debug-command", "yes")
+        try:
+            if not followed:
+                print("journal: alone:    " + benchmark(server, count), flush=True)
+                continue
+            tool = Holdfast()
+            log = open(work + "/stream.log", "wb")
+            argv = [holdfast, "redis", "stream", "cache=unix://" + server.socket]
+            stream = subprocess.Popen(argv, env=dict(os.environ, **tool.env), stderr=log, stdout=log)
+            while b"keys saved" not in open(work + "/stream.log", "rb").read():
+                time.sleep(0.1)
+            before = offset(server)
+            rate = benchmark(server, count)
+            ended, wanted = time.monotonic(), offset(server)
+            while True:
+                info = subprocess.check_output(server.cli("info", "replication"), text=True)
+                acked = info.split("slave0:")[1].split("offset=")[1].split(",")[0] if "slave0:" in info else 0
+                if int(acked) >= wanted:
+                    break
+                time.sleep(0.1)
+            waited = time.monotonic() - ended
+            digest = subprocess.check_output(server.cli("debug", "digest"))
+            stream.terminate()
+            _, _, usage = os.wait4(stream.pid, 0)
+            said = open(work + "/stream.log").read()
+            print("journal: followed: %s; %.0f MB of commands, durable %.1f s after the last, %.0f MB of memory,"
+                  " %.1f CPU s, repository %.0f MB, cut off: %s" % (rate, (wanted - before) / 1e6, waited,
+                  usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, size(tool.repo),
+                  "no" if said.count("keys saved") == 1 else "YES"), flush=True)
+            row = timed([holdfast, "restore", "source:cache", "--to", "latest", "--target", work + "/out"], tool.env)
+            print("journal: restored in %.1f s, %.0f MB of memory" % (row[0], row[2]), flush=True)
+        finally:
+            server.stop()
+    server = Server(None, "--enable-debug-command", "yes", "--appendonly", "yes", "--dir", work + "/out")
+    same = subprocess.check_output(server.cli("debug", "digest")) == digest
+    server.stop()
+    if not same:
+        sys.exit("something else came back")
+
+
 def write_large(path, turn):
     """Strings of 40 to 400 bytes, of which half do not compress, hashes, and a table of ten million
     elements; the order is another one in each turn."""
@@ -264,4 +327,4 @@ def large():
 
 
 for part in args.parts.split(","):
-    {"sets": sets, "lru": lru, "network": network, "large": large}[part]()
+    {"sets": sets, "lru": lru, "network": network, "journal": journal, "large": large}[part]()
