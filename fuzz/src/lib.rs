@@ -33,7 +33,7 @@ use holdfast::format::postgres::lsn::{Lsn, Timeline};
 use holdfast::format::postgres::manifest::{ManifestRewriter, ManifestSummary};
 use holdfast::format::postgres::segment::{SegmentBytes, WalFile};
 use holdfast::format::postgres::wal_page::SegmentHead;
-use holdfast::format::postgres::wal_records::TransactionEnds;
+use holdfast::format::postgres::wal_records::WalRecords;
 use holdfast::format::refs::Refs;
 use holdfast::format::roster::Roster;
 use holdfast::format::signed_text::TextError;
@@ -286,7 +286,7 @@ pub fn postgres(data: &[u8]) {
             }
         }
         2 => {
-            let mut ends = TransactionEnds::default();
+            let mut ends = WalRecords::default();
             let middle = rest.len() / 2;
             ends.take(&rest[..middle], false, &mut |_| {});
             ends.take(&rest[middle..], true, &mut |_| {});

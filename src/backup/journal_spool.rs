@@ -5,16 +5,13 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::backup::journal_segment::{Segment, recover};
 use crate::backup::journal_series::SavedSegment;
 use crate::backup::log_root::{LogContent, LogInput};
 use crate::format::redis::command_stream::{CommandScanner, NoCommand};
-use crate::format::redis::journal::{
-    FRAME_HEADER_BYTES, SegmentError, SegmentHeader, SegmentReader, frame_header,
-};
-use crate::format::redis::server_facts::JournalRange;
+use crate::format::redis::journal::{SegmentError, SegmentHeader};
 
 /// A segment ends when it has so many bytes…
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
@@ -24,8 +21,9 @@ const SEGMENT_MS: u64 = 60 * 60 * 1000;
 const FRAME_MS: u64 = 50;
 /// …unless it has so many bytes.
 const FRAME_BYTES: usize = 64 * 1024;
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1024 * 1024;
+/// A file that only takes room: where there is no more of it, what waits can be saved in its place.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why commands were not taken.
 #[derive(Debug, thiserror::Error)]
@@ -72,61 +70,6 @@ pub struct JournalEnd {
     pub db: Option<u32>,
 }
 
-/// A segment that is not wholly saved.
-#[derive(Debug)]
-struct Segment {
-    header: SegmentHeader,
-    path: PathBuf,
-    /// Bytes of the file, whole frames.
-    bytes: u64,
-    /// End of the last command that counts, and the database that is selected there.
-    end: (u64, Option<u32>),
-    /// End of the last command that is more than a sign of life.
-    data_end: u64,
-    from_ms: Option<u64>,
-    until_ms: u64,
-    saved: Option<(u64, u64)>,
-    is_closed: bool,
-}
-
-impl Segment {
-    fn new(header: SegmentHeader, path: PathBuf) -> Self {
-        let end = (header.start, header.db);
-        let (data_end, until_ms) = (header.start, header.begun);
-        let (bytes, from_ms, saved, is_closed) = (0, None, None, false);
-        Self { header, path, bytes, end, data_end, from_ms, until_ms, saved, is_closed }
-    }
-
-    /// Takes note of a frame of that time.
-    fn reach(&mut self, scanner: &CommandScanner, time_ms: u64) {
-        if scanner.boundary() > self.end.0 {
-            self.end = (scanner.boundary(), scanner.boundary_db());
-            self.until_ms = time_ms;
-        }
-        if self.from_ms.is_none() && self.end.0 >= self.header.live_from {
-            let is_live_at_once = self.header.live_from <= self.header.start;
-            self.from_ms = Some(if is_live_at_once { self.header.begun } else { time_ms });
-        }
-    }
-
-    fn has_unsaved(&self) -> bool {
-        self.end.0 > self.header.start && self.saved != Some((self.end.0, self.until_ms))
-    }
-
-    fn content(&self) -> SavedSegment {
-        let range = JournalRange {
-            line: self.header.line.clone(),
-            session: self.header.session,
-            replid: self.header.replid.clone(),
-            start: self.header.start,
-            end: self.end.0,
-            from: self.from_ms,
-            until: self.until_ms,
-        };
-        SavedSegment { range, db: self.end.1 }
-    }
-}
-
 /// What is being written.
 struct Open {
     file: File,
@@ -165,7 +108,10 @@ impl JournalSpool {
         std::fs::set_permissions(folder, permissions).map_err(failed)?;
         let mut segments = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(failed)? {
-            segments.extend(recover(&entry.map_err(failed)?.path())?);
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() != RESERVE {
+                segments.extend(recover(&entry.path())?);
+            }
         }
         segments
             .sort_by_key(|one: &Segment| (one.header.begun, one.header.session, one.header.start));
@@ -203,12 +149,30 @@ impl JournalSpool {
     /// The file cannot be made.
     pub fn begin(&mut self, header: SegmentHeader) -> Result<(), JournalSpoolError> {
         self.end_connection()?;
+        self.make_reserve()?;
         let scanner = CommandScanner::new(header.start, header.db);
         let last_ms = header.begun;
         let file = self.begin_segment(header)?;
         let (pending, pending_since) = (Vec::new(), last_ms);
         self.open = Some(Open { file, scanner, pending, pending_since, last_ms });
         Ok(())
+    }
+
+    fn make_reserve(&self) -> Result<(), JournalSpoolError> {
+        let path = self.folder.join(RESERVE);
+        let failed = |source| io_error(&path, source);
+        let file = File::create(&path).map_err(failed)?;
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, RESERVE_BYTES).or_else(|error| {
+            // Not every file system can do that; then there is no reserve.
+            if error == rustix::io::Errno::OPNOTSUPP { Ok(()) } else { Err(failed(error.into())) }
+        })
+    }
+
+    /// What is full is to be saved: that needs room too.
+    fn give_reserve(&self) {
+        // Where it cannot be removed, saving says what is wrong.
+        drop(std::fs::remove_file(self.folder.join(RESERVE)));
     }
 
     fn begin_segment(&mut self, header: SegmentHeader) -> Result<File, JournalSpoolError> {
@@ -266,6 +230,14 @@ impl JournalSpool {
     }
 
     fn write_frame(&mut self, now_ms: u64) -> Result<(), JournalSpoolError> {
+        let written = self.try_write_frame(now_ms);
+        if matches!(written, Err(JournalSpoolError::Io { .. })) {
+            self.give_reserve();
+        }
+        written
+    }
+
+    fn try_write_frame(&mut self, now_ms: u64) -> Result<(), JournalSpoolError> {
         let waiting = self.waiting_bytes();
         let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) else {
             return Ok(());
@@ -382,86 +354,14 @@ impl JournalSpool {
     }
 }
 
-impl Segment {
-    fn append(
-        &mut self,
-        file: &mut File,
-        time_ms: u64,
-        bytes: &[u8],
-    ) -> Result<(), JournalSpoolError> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let header = frame_header(time_ms, bytes.len() as u32);
-        let written = file.write_all(&header).and_then(|()| file.write_all(bytes));
-        written.map_err(|source| io_error(&self.path, source))?;
-        self.bytes += (FRAME_HEADER_BYTES + bytes.len()) as u64;
-        Ok(())
-    }
-}
-
 fn reused(mut pending: Vec<u8>) -> Vec<u8> {
     pending.clear();
     pending
 }
 
-fn io_error(path: &Path, source: std::io::Error) -> JournalSpoolError {
+/// The system's error about a path.
+pub(super) fn io_error(path: &Path, source: std::io::Error) -> JournalSpoolError {
     JournalSpoolError::Io { path: path.to_owned(), source }
-}
-
-/// What a killed process has left in a file: whole frames of it; nothing where there are none.
-fn recover(path: &Path) -> Result<Option<Segment>, JournalSpoolError> {
-    let failed = |source| io_error(path, source);
-    let file = File::options().read(true).write(true).open(path).map_err(failed)?;
-    let mut reader = SegmentReader::default();
-    let read = each_piece(&file, &mut |bytes| reader.take(bytes, &mut |_, _| {}))?;
-    if let Err(source @ SegmentError::Version(_)) = read {
-        return Err(JournalSpoolError::Segment { path: path.to_owned(), source });
-    }
-    file.set_len(reader.whole()).map_err(failed)?;
-    let Some(header) = reader.header() else {
-        std::fs::remove_file(path).map_err(failed)?;
-        return Ok(None);
-    };
-    let mut segment = Segment::new(header.clone(), path.to_owned());
-    let mut scanner = CommandScanner::new(segment.header.start, segment.header.db);
-    let mut frames = SegmentReader::default();
-    let scanned = each_piece(&file, &mut |bytes| {
-        let mut outcome = Ok(());
-        frames.take(bytes, &mut |time_ms, bytes| {
-            outcome = scanner.take(bytes, &mut |_| {});
-            segment.reach(&scanner, time_ms);
-        })?;
-        outcome.map_err(|_| SegmentError::Torn)
-    })?;
-    drop(scanned);
-    segment.bytes = reader.whole();
-    (segment.data_end, segment.is_closed) = (segment.end.0, true);
-    if segment.end.0 > segment.header.start {
-        return Ok(Some(segment));
-    }
-    std::fs::remove_file(path).map_err(failed)?;
-    Ok(None)
-}
-
-/// Reads a file from its beginning, until a piece of it is refused.
-fn each_piece(
-    file: &File,
-    visit: &mut dyn FnMut(&[u8]) -> Result<(), SegmentError>,
-) -> Result<Result<(), SegmentError>, JournalSpoolError> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut at = 0;
-    loop {
-        let length = file.read_at(&mut buffer, at);
-        let length = length.map_err(|source| io_error(Path::new("segment"), source))?;
-        if length == 0 {
-            return Ok(Ok(()));
-        }
-        at += length as u64;
-        if let Err(error) = visit(&buffer[..length]) {
-            return Ok(Err(error));
-        }
-    }
 }
 
 #[cfg(test)]

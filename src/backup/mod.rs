@@ -17,6 +17,7 @@ pub mod error;
 pub mod folded_pages;
 pub mod item;
 pub mod journal_receiver;
+pub mod journal_segment;
 pub mod journal_series;
 pub mod journal_spool;
 pub mod large_file;

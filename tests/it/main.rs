@@ -54,6 +54,7 @@ mod redis_canonical;
 mod redis_cluster;
 mod redis_drill;
 mod redis_dump;
+mod redis_faults;
 mod redis_fuzz;
 mod redis_hostile;
 mod redis_into;

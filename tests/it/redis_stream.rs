@@ -14,7 +14,7 @@ use crate::redis_dump::named;
 use crate::redis_server::{KINDS, PATIENCE, RedisServer, public_program};
 
 /// A stream in the background; killed when dropped.
-struct Stream {
+pub struct Stream {
     process: Child,
     log: PathBuf,
 }
@@ -34,17 +34,21 @@ impl Stream {
     }
 
     /// Tells it to stop, which it does without an error.
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         assert_eq!(self.process.wait().unwrap().code(), Some(0), "{}", self.said());
     }
 
-    fn said(&self) -> String {
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    fn wait_for(&mut self, text: &str, count: usize) {
+    pub fn wait_for(&mut self, text: &str, count: usize) {
         let begun = Instant::now();
         while self.said().matches(text).count() < count {
             let is_over = self.process.try_wait().unwrap().is_some();
@@ -62,14 +66,14 @@ impl Drop for Stream {
     }
 }
 
-fn started(program: &Program, server: &RedisServer) -> Stream {
+pub fn started(program: &Program, server: &RedisServer) -> Stream {
     let mut stream = Stream::start(program, &named(server));
     stream.wait_for("keys saved", 1);
     stream
 }
 
 /// Waits until all that the server has done so far is durable, as it says itself.
-fn durable(server: &RedisServer) {
+pub fn durable(server: &RedisServer) {
     let mut connection = server.connect();
     let begun = Instant::now();
     crate::redis_server::ask(&mut connection, "SET durable yes").unwrap();
@@ -99,13 +103,13 @@ fn restore(program: &Program, more: &[&str]) -> (TempDir, Outcome) {
 }
 
 /// A server on what is restored at a point.
-fn restored(program: &Program, kind: &str, more: &[&str]) -> RedisServer {
+pub fn restored(program: &Program, kind: &str, more: &[&str]) -> RedisServer {
     let (folder, outcome) = restore(program, more);
     done(&outcome);
     RedisServer::start_in(kind, folder, &["--appendonly", "yes"]).unwrap()
 }
 
-fn status(program: &Program) -> (i32, serde_json::Value) {
+pub fn status(program: &Program) -> (i32, serde_json::Value) {
     let outcome = program.run(&["redis", "status", "cache", "--offline", "--json"]);
     let last = outcome.stdout.lines().last().unwrap_or_else(|| panic!("{}", outcome.stderr));
     (outcome.code, serde_json::from_str(last).unwrap())
