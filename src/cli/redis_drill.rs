@@ -135,7 +135,7 @@ impl RedisDrill<'_> {
             record.server.clone_from(&started.shown);
             record.ready_seconds = Some(self.begun.elapsed().as_secs_f64());
             record.checks.push(replayed(&started.state, started.commands));
-            self.ask(&started.server, questions, &mut record)?;
+            ask(&started.server, questions, &mut record)?;
             watch.lap(&mut record, "check");
             drop(started);
             watch.lap(&mut record, "clean up");
@@ -241,34 +241,7 @@ impl RedisDrill<'_> {
         if !self.args.quick {
             record.checks.push(digest(server, &record.server, saved));
         }
-        self.ask(server, questions, record)
-    }
-
-    fn ask(
-        &self,
-        server: &LocalServer,
-        questions: &Questions,
-        record: &mut DrillRecord,
-    ) -> Result<(), CommandError> {
-        // From here on it is a server as any other: what has expired goes.
-        let mut connection = server
-            .connect()
-            .and_then(|mut connection| {
-                let words: [&[u8]; 3] = [b"REPLICAOF", b"NO", b"ONE"];
-                connection.command(&words, "asking")?;
-                asking(server, questions.database)
-            })
-            .map_err(|error| failed(&error))?;
-        if let Some(asked) = &questions.newest {
-            match newest(&mut connection, asked) {
-                Ok(moment) => record.newest = Some(moment.to_string()),
-                Err(check) => record.checks.push(check),
-            }
-        }
-        for asked in &questions.asserted {
-            record.checks.push(assertion(&mut connection, asked));
-        }
-        Ok(())
+        ask(server, questions, record)
     }
 
     fn set_age(&self, record: &mut DrillRecord) {
@@ -276,4 +249,31 @@ impl RedisDrill<'_> {
         record.data_age_seconds =
             newest.map(|newest| self.started_at.duration_since(newest).as_secs_f64().max(0.0));
     }
+}
+
+/// Asks the questions of a server that is to be as any other from now on.
+fn ask(
+    server: &LocalServer,
+    questions: &Questions,
+    record: &mut DrillRecord,
+) -> Result<(), CommandError> {
+    // From here on it is a server as any other: what has expired goes.
+    let mut connection = server
+        .connect()
+        .and_then(|mut connection| {
+            let words: [&[u8]; 3] = [b"REPLICAOF", b"NO", b"ONE"];
+            connection.command(&words, "asking")?;
+            asking(server, questions.database)
+        })
+        .map_err(|error| failed(&error))?;
+    if let Some(asked) = &questions.newest {
+        match newest(&mut connection, asked) {
+            Ok(moment) => record.newest = Some(moment.to_string()),
+            Err(check) => record.checks.push(check),
+        }
+    }
+    for asked in &questions.asserted {
+        record.checks.push(assertion(&mut connection, asked));
+    }
+    Ok(())
 }
