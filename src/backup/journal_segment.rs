@@ -1,12 +1,13 @@
 //! A segment of a journal in a file: what of it counts, and what a killed process has left.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::backup::journal_series::SavedSegment;
 use crate::backup::journal_spool::{JournalSpoolError, io_error};
+use crate::crypto::ids::content_hasher;
 use crate::format::redis::command_stream::CommandScanner;
 use crate::format::redis::journal::{
     FRAME_HEADER_BYTES, SegmentError, SegmentHeader, SegmentReader, frame_header,
@@ -77,7 +78,27 @@ impl Segment {
             from: self.from_ms,
             until: self.until_ms,
         };
-        SavedSegment { range, db: self.end.1 }
+        SavedSegment { range, db: self.end.1, file: None }
+    }
+
+    /// Whether its file goes on with what was saved of it, and has more than that.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn goes_on_from(&self, saved: &SavedSegment) -> Result<bool, JournalSpoolError> {
+        let Some((bytes, hash)) = saved.file.filter(|_| saved.range.end < self.end.0) else {
+            return Ok(false);
+        };
+        let failed = |source| io_error(&self.path, source);
+        let mut front = File::open(&self.path).map_err(failed)?.take(bytes);
+        let mut hasher = content_hasher();
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match front.read(&mut buffer).map_err(failed)? {
+                0 => return Ok(hasher.content_hash() == hash),
+                length => hasher.update(&buffer[..length]),
+            }
+        }
     }
 
     /// Adds a frame to its file.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::log_root::{LogSeries, SavedFile, new_series, series_path};
 use crate::format::redis::server_facts::{JournalFacts, JournalRange, RedisFacts};
 use crate::format::snapshot::Facts;
+use crate::id::ContentHash;
 use crate::repo::error::RepoError;
 use crate::repo::state::{StateDir, read_json, write_json};
 
@@ -30,6 +31,9 @@ pub struct SavedSegment {
     pub range: JournalRange,
     /// The database that is selected at its end.
     pub db: Option<u32>,
+    /// Length and hash of its file, once it is saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<(u64, ContentHash)>,
 }
 
 /// What is remembered of a journal.
@@ -74,6 +78,13 @@ impl JournalSeries {
     /// Writes it.
     pub fn write(&self, state: &StateDir, source: &str) -> Result<(), RepoError> {
         write_json(&series_path(state, source), self)
+    }
+
+    /// Begins a process: what it saves is a series of its own, so that it cannot be taken for more
+    /// than it is where an older copy of the local state was put back.
+    pub fn begin_process(&mut self, now_ms: u64) -> Result<(), RepoError> {
+        self.begun = now_ms;
+        self.begin_anew()
     }
 
     /// Says what the next files hold; begins a new series where this one is long, or uncertain.
@@ -123,9 +134,10 @@ impl LogSeries for JournalSeries {
         false
     }
 
-    fn take_saved(&mut self, name: &str, _file: SavedFile, _content: Option<Vec<u8>>) {
-        if let Some(segment) = self.expected.remove(name) {
-            let order = |one: &SavedSegment| (one.range.until, one.range.end);
+    fn take_saved(&mut self, name: &str, file: SavedFile, _content: Option<Vec<u8>>) {
+        if let Some(mut segment) = self.expected.remove(name) {
+            segment.file = Some((file.bytes, file.hash));
+            let order = |one: &SavedSegment| (one.range.session, one.range.end);
             if self.last.as_ref().is_none_or(|last| order(last) <= order(&segment)) {
                 self.last = Some(segment.clone());
             }
@@ -136,7 +148,7 @@ impl LogSeries for JournalSeries {
     fn facts(&self) -> Facts {
         let mut segments: Vec<&JournalRange> =
             self.segments.values().map(|segment| &segment.range).collect();
-        segments.sort_by_key(|range| (range.until, range.session, range.start));
+        segments.sort_by_key(|range| (range.session, range.start));
         let mut ranges: Vec<JournalRange> = Vec::new();
         for segment in segments {
             match ranges.last_mut() {
@@ -163,7 +175,8 @@ mod tests {
             from: (start > 100).then_some(session),
             until: end / 10,
         };
-        (format!("{line}-{start:020}"), SavedSegment { range, db: Some(2) })
+        let segment = SavedSegment { range, db: Some(2), file: None };
+        (format!("{line}-{start:020}"), segment)
     }
 
     fn saved() -> SavedFile {

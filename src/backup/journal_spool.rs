@@ -3,6 +3,7 @@
 //! A segment begins between two commands and outside of a transaction; what counts of it ends
 //! there too. Nothing here is durable. What a killed process has left is found again.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -141,6 +142,31 @@ impl JournalSpool {
             }
             is_kept
         });
+    }
+
+    /// Throws away what is no more than what was saved, or does not go on from it: what is durable
+    /// is right, and a file that a crash has left may be torn anywhere.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn keep_beyond(
+        &mut self,
+        saved: &BTreeMap<String, SavedSegment>,
+    ) -> Result<(), JournalSpoolError> {
+        let mut kept = Vec::new();
+        for one in std::mem::take(&mut self.segments) {
+            let known = saved.get(&one.header.file_name());
+            let known = known.filter(|known| known.range.session == one.header.session);
+            match known {
+                Some(known) if !one.goes_on_from(known)? => {
+                    // What stays is found again, and thrown away again.
+                    drop(std::fs::remove_file(&one.path));
+                }
+                _ => kept.push(one),
+            }
+        }
+        self.segments = kept;
+        Ok(())
     }
 
     /// Begins a connection's first segment; its header says where.

@@ -74,8 +74,13 @@ impl<'a> RedisArchive<'a> {
                     dumps.push(Dump { found, facts, start });
                 }
                 Some(RedisFacts::RedisJournal(facts)) => {
-                    journals.retain(|(_, earlier)| earlier.series != facts.series);
-                    journals.push((found, facts));
+                    // Its place in the log decides, not its time: clocks go back.
+                    let known = journals.iter().position(|(_, one)| one.series == facts.series);
+                    match known {
+                        Some(known) if journals[known].0.0.seq > found.0.seq => {}
+                        Some(known) => journals[known] = (found, facts),
+                        None => journals.push((found, facts)),
+                    }
                 }
                 None => {}
             }
@@ -123,7 +128,8 @@ impl<'a> RedisArchive<'a> {
         })
     }
 
-    /// Replays the commands of a plan; gives how many they were.
+    /// Replays the commands of a plan; gives how many they were, and the highest number of a database
+    /// that they or the dump need.
     ///
     /// # Errors
     /// The journal is damaged, or whoever takes the commands has failed.
@@ -131,7 +137,9 @@ impl<'a> RedisArchive<'a> {
         &self,
         plan: &Plan,
         out: &mut R,
-    ) -> Result<u64, CommandError> {
+    ) -> Result<(u64, u32), CommandError> {
+        let numbers = self.dumps[plan.dump].facts.keys.keys().filter_map(|db| db.parse().ok());
+        let mut database_max: u32 = numbers.max().unwrap_or(0);
         let mut commands = 0;
         let mut is_first = true;
         for (number, stretch) in plan.stretches.iter().enumerate() {
@@ -151,14 +159,16 @@ impl<'a> RedisArchive<'a> {
                         segment.start
                     )));
                 }
-                commands += self.replay_segment(segment, (at, to), &mut is_first, out)?;
+                let replayed = self.replay_segment(segment, (at, to), &mut is_first, out)?;
+                commands += replayed.0;
+                database_max = database_max.max(replayed.1);
                 at = to;
             }
             if at < end {
                 return Err(damaged(&format!("nothing is kept from {at} to {end}")));
             }
         }
-        Ok(commands)
+        Ok((commands, database_max))
     }
 
     fn replay_segment<R: Replayed<Error = CommandError>>(
@@ -167,7 +177,7 @@ impl<'a> RedisArchive<'a> {
         range: (u64, u64),
         is_first: &mut bool,
         out: &mut R,
-    ) -> Result<u64, CommandError> {
+    ) -> Result<(u64, u32), CommandError> {
         let mut replay: Option<Replay> = None;
         let mut is_begun = *is_first;
         self.each_frame(segment, &mut |header, time_ms, bytes| {
@@ -184,7 +194,7 @@ impl<'a> RedisArchive<'a> {
         })?;
         *is_first = false;
         match replay {
-            Some(replay) if replay.is_done() => Ok(replay.commands()),
+            Some(replay) if replay.is_done() => Ok((replay.commands(), replay.database_max())),
             _ => Err(damaged(&format!("the segment at {} ends before {}", segment.start, range.1))),
         }
     }

@@ -13,7 +13,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::command::restore_journal::{BASE, FILE, FOLDER, write_folder};
+use crate::cli::command::restore_journal::{BASE, FILE, FOLDER, Written, write_folder};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::explain::{postgres, redis, restore as explain_restore};
@@ -39,8 +39,6 @@ const USERS: [&str; 3] = ["redis", "valkey", "nobody"];
 const LINES_SHOWN: usize = 15;
 /// A server writes all of its data in so long.
 const SAVE_PATIENCE: Duration = Duration::from_hours(6);
-/// Databases that commands may select.
-const DATABASE_MAX: u64 = 1023;
 
 /// How the server is started.
 pub struct MomentOptions<'a> {
@@ -84,7 +82,7 @@ impl MomentServer {
         let folder = PrivateFolder::create(options.workspace)
             .map_err(|error| CommandError::classify(&error, &postgres::LAYER))?;
         let run = run_folder(folder.path(), user)?;
-        let (_, commands) = write_folder(reading, archive, plan, &run)?;
+        let Written { commands, database_max, .. } = write_folder(reading, archive, plan, &run)?;
         hand_over(&run, user)?;
         let source = &archive.dumps[plan.dump].found.1.source;
         let program = program(context, (source, options.program), form_of(&run)?)?;
@@ -95,7 +93,7 @@ impl MomentServer {
             log: folder.path().join("log"),
             user,
             settings: options.settings,
-            database_max: DATABASE_MAX,
+            database_max: database_max.into(),
         };
         let mut server = LocalServer::start(&options).map_err(|error| not_started(&error))?;
         let loaded = server.wait_until_loaded(&|| signals().came().is_some());

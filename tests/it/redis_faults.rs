@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kill::Mounted;
 use crate::postgres_base::repository;
-use crate::redis_server::RedisServer;
-use crate::redis_stream::{durable, restored, started, status};
+use crate::redis_server::{RedisServer, ask};
+use crate::redis_stream::{Stream, durable, restored, started, status};
 
 /// Writes so many values of 100 kB, none of which can be compressed.
 fn write_much(server: &RedisServer, first: u32, count: u32) {
@@ -69,4 +69,70 @@ fn redis_stream_without_room_for_what_waits_loses_nothing() {
     stream.stop();
     assert_eq!(status(&program).0, 0);
     assert_eq!(restored(&program, "redis-7", &["--to", "latest"]).digest(), digest);
+}
+
+#[test]
+fn redis_databases_beyond_the_usual_are_said_and_kept_apart() {
+    let Some(server) = RedisServer::start("redis-7", &["--databases", "64"]) else { return };
+    let program = repository();
+    let stream = started(&program, &server);
+    server.ask("SET kept 1");
+    let mut connection = server.connect();
+    for command in ["SELECT 20", "SET gone 1", "FLUSHDB"] {
+        ask(&mut connection, command).unwrap();
+    }
+    durable(&server);
+    stream.stop();
+    let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
+    let target = folder.path().to_str().unwrap().to_owned();
+    let words = ["restore", "source:cache", "--to", "latest", "--target", &target];
+    let outcome = program.run(&words);
+    let said = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(said.contains("--appendonly yes --databases 21"), "{said}");
+    let arguments = ["--appendonly", "yes", "--databases", "21"];
+    let at = RedisServer::start_in("redis-7", folder, &arguments).unwrap();
+    assert_eq!(at.ask("GET kept"), "1");
+}
+
+#[test]
+fn redis_spool_that_a_crash_has_torn_takes_nothing_of_what_was_saved() {
+    for damage in [&b""[..], b"x"] {
+        let Some(server) = RedisServer::start("redis-7", &[]) else { return };
+        let program = repository();
+        let stream = started(&program, &server);
+        for number in 0..20 {
+            server.ask(&format!("SET key{number} 1"));
+        }
+        durable(&server);
+        stream.kill();
+        let mut spools = Vec::new();
+        files_below(&program.path(".local/state"), &mut spools);
+        let segments = spools.iter().filter(|path| {
+            let folder = path.parent().unwrap().extension();
+            folder.is_some_and(|one| one == "spool") && path.file_name().unwrap() != "reserve"
+        });
+        for path in segments {
+            let bytes = std::fs::read(path).unwrap();
+            let half = bytes.len() / 2;
+            let torn = if damage.is_empty() {
+                bytes[..half].to_vec()
+            } else {
+                [&bytes[..bytes.len() - 20], damage, &bytes[bytes.len() - 19..]].concat()
+            };
+            std::fs::write(path, torn).unwrap();
+        }
+        let stream = Stream::start(&program, "cache");
+        durable(&server);
+        let digest = server.digest();
+        stream.stop();
+        let at = restored(&program, "redis-7", &["--to", "latest"]);
+        assert_eq!(at.digest(), digest);
+    }
+}
+
+fn files_below(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
 }

@@ -20,7 +20,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    fn start(program: &Program, server: &str) -> Self {
+    pub fn start(program: &Program, server: &str) -> Self {
         let log = program.path("stream.log");
         let mut command = program.command(&["redis", "stream", server, "--flush-every", "1s"]);
         let log_file = File::options().create(true).append(true).open(&log).unwrap();
@@ -28,7 +28,7 @@ impl Stream {
         Self { process: command.spawn().unwrap(), log }
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }

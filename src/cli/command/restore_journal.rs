@@ -34,6 +34,8 @@ pub const FILE: &str = "appendonly.aof";
 /// The dump in there.
 pub const BASE: &str = "appendonly.aof.1.base.rdb";
 const INCREMENT: &str = "appendonly.aof.1.incr.aof";
+/// Databases that a server has where nobody says more.
+const DATABASES_DEFAULT: u32 = 16;
 const MANIFEST: &str = "appendonly.aof.manifest";
 
 /// The moment that is asked for; none is the newest.
@@ -75,15 +77,21 @@ pub fn run(
         context.output.summary(Exit::Done, &json!({ "dry_run": true }));
         return Ok(Exit::Done);
     }
-    let (bytes, commands) = write_folder(reading, &archive, &plan, target)?;
+    let Written { bytes, commands, database_max } = write_folder(reading, &archive, &plan, target)?;
     let output = &context.output;
+    // A server that has fewer puts the commands of the others into another one.
+    let databases = if database_max < DATABASES_DEFAULT {
+        String::new()
+    } else {
+        format!(" --databases {}", database_max + 1)
+    };
     output.note(&format!(
         "Restored a dump of {} and {commands} commands after it in {}",
         output.size(bytes),
         format_duration(started.elapsed()),
     ));
     output.note(&format!(
-        "Ready: start {} {} with --dir {} --appendonly yes",
+        "Ready: start {} {} with --dir {} --appendonly yes{databases}",
         dump.facts.server,
         dump.facts.version,
         target.display()
@@ -93,7 +101,7 @@ pub fn run(
         &json!({
             "snapshot": dump.found.0.name.id.to_string(), "target": target.display().to_string(),
             "bytes": bytes, "commands": commands, "moment": shown_ms(plan.moment),
-            "keys": dump.facts.keys_count(), "seconds": started.elapsed().as_secs_f64(),
+            "keys": dump.facts.keys_count(), "database_max": database_max, "seconds": started.elapsed().as_secs_f64(),
         }),
     );
     Ok(Exit::Done)
@@ -121,8 +129,17 @@ fn check_target(target: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Writes what a server of the dump's version starts from; gives the length of the dump and the
-/// number of commands.
+/// What was written.
+pub struct Written {
+    /// Length of the dump.
+    pub bytes: u64,
+    /// Number of the commands after it.
+    pub commands: u64,
+    /// The highest number of a database that any of them needs.
+    pub database_max: u32,
+}
+
+/// Writes what a server of the dump's version starts from.
 ///
 /// # Errors
 /// Nothing that a server would start from is left.
@@ -131,7 +148,7 @@ pub fn write_folder(
     archive: &RedisArchive<'_>,
     plan: &Plan,
     target: &Path,
-) -> Result<(u64, u64), CommandError> {
+) -> Result<Written, CommandError> {
     let dump = &archive.dumps[plan.dump];
     let major = dump.facts.version.split('.').next().and_then(|major| major.parse().ok());
     let is_single = dump.facts.server == "redis" && major.is_some_and(|major: u32| major < 7);
@@ -163,12 +180,12 @@ fn write_single(
     archive: &RedisArchive<'_>,
     plan: &Plan,
     path: &Path,
-) -> Result<(u64, u64), CommandError> {
+) -> Result<Written, CommandError> {
     let mut file = AppendOnly::create(path, Annotations::None)?;
     let bytes = copy_dump(reading, &archive.dumps[plan.dump], &mut file.file)?;
-    let commands = archive.replay(plan, &mut file)?;
+    let (commands, database_max) = archive.replay(plan, &mut file)?;
     file.finish()?;
-    Ok((bytes, commands))
+    Ok(Written { bytes, commands, database_max })
 }
 
 fn write_parts(
@@ -176,19 +193,19 @@ fn write_parts(
     archive: &RedisArchive<'_>,
     plan: &Plan,
     folder: &Path,
-) -> Result<(u64, u64), CommandError> {
+) -> Result<Written, CommandError> {
     let mut base = AppendOnly::create(&folder.join(BASE), Annotations::None)?;
     let bytes = copy_dump(reading, &archive.dumps[plan.dump], &mut base.file)?;
     base.finish()?;
     let mut increment = AppendOnly::create(&folder.join(INCREMENT), Annotations::Seconds(0))?;
-    let commands = archive.replay(plan, &mut increment)?;
+    let (commands, database_max) = archive.replay(plan, &mut increment)?;
     increment.finish()?;
     let mut manifest = AppendOnly::create(&folder.join(MANIFEST), Annotations::None)?;
     let text = format!("file {BASE} seq 1 type b\nfile {INCREMENT} seq 1 type i\n");
     manifest.bytes(text.as_bytes())?;
     manifest.finish()?;
     sync(folder).map_err(|error| unwritable(folder, &error))?;
-    Ok((bytes, commands))
+    Ok(Written { bytes, commands, database_max })
 }
 
 fn copy_dump(reading: &Reading, dump: &Dump<'_>, out: &mut dyn Write) -> Result<u64, CommandError> {

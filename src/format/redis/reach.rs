@@ -168,7 +168,8 @@ impl Coverage {
             let is_in = |stretch: &Stretch| {
                 stretch.from.is_some_and(|from| from <= moment) && moment <= stretch.until
             };
-            if let Some(last) = way.iter().position(is_in) {
+            // Where a clock went back, the later one knows more.
+            if let Some(last) = way.iter().rposition(is_in) {
                 return Ok(Plan { dump, stretches: way[..=last].to_vec(), moment });
             }
         }

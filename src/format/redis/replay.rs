@@ -49,6 +49,7 @@ pub struct Replay {
     db: Option<u32>,
     has_begun: bool,
     commands: u64,
+    database_max: u32,
 }
 
 impl Replay {
@@ -66,6 +67,7 @@ impl Replay {
             db,
             has_begun: false,
             commands: 0,
+            database_max: db.unwrap_or(0),
         }
     }
 
@@ -79,6 +81,12 @@ impl Replay {
     #[must_use]
     pub fn commands(&self) -> u64 {
         self.commands
+    }
+
+    /// The highest number of a database that was selected so far.
+    #[must_use]
+    pub fn database_max(&self) -> u32 {
+        self.database_max
     }
 
     /// Position of the next byte that is taken.
@@ -121,6 +129,7 @@ impl Replay {
             }
             if command.name.is("select") {
                 self.db = command.argument.number().or(self.db);
+                self.database_max = self.database_max.max(self.db.unwrap_or(0));
             }
             self.held.drain(..(command.end - self.held_at) as usize);
             self.held_at = command.end;

@@ -23,7 +23,7 @@ Examples:
   holdfast redis status cache
   holdfast redis status cache --offline --json
 
-Exit code 4: the journal has a gap, so some moments cannot be reached.";
+Exit code 4: the journal has a gap, no dump leads to it, or the server is not followed any more.";
 
 /// Arguments of `redis status`.
 #[derive(Debug, Clone, Args)]
@@ -63,7 +63,14 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
             json!({ "error": error.to_string() })
         }
     });
-    let exit = if gaps.is_empty() { Exit::Done } else { Exit::Findings };
+    let leads_nowhere = newest.is_some() && archive.dumps.is_empty();
+    if leads_nowhere {
+        let id = redis::GAP.id;
+        context.output.warning(&format!("no dump is kept from which the journal leads on ({id})"));
+    }
+    let is_other = server.as_ref().is_some_and(|server| server["followed"] == false);
+    let is_sound = gaps.is_empty() && !leads_nowhere && !is_other;
+    let exit = if is_sound { Exit::Done } else { Exit::Findings };
     let interval =
         |(from, until): &(u64, u64)| json!({ "from": shown_ms(*from), "until": shown_ms(*until) });
     context.output.summary(
@@ -145,7 +152,11 @@ fn print_server(
         context.output.line(&format!("the server is at {offset}{behind}"));
     }
     if newest.is_some() && !is_same {
-        context.output.line("the server's history is another one than that of the journal");
+        let what = "the server's history is another one than that of the journal";
+        context.output.warning(&format!("{what} ({})", redis::GAP.id));
     }
-    json!({ "offset": offset, "replid": state.replid(), "behind_bytes": behind })
+    let followed = newest.map(|_| is_same);
+    json!({
+        "offset": offset, "replid": state.replid(), "behind_bytes": behind, "followed": followed,
+    })
 }

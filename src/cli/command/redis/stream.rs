@@ -175,8 +175,11 @@ pub fn run(args: &StreamArgs, context: &Context) -> Result<Exit, CommandError> {
     let folder = series_path(&state, &source).with_extension("spool");
     let mut spool =
         JournalSpool::open(&folder, args.spool_max).map_err(|error| spool_error(&error))?;
-    let series = JournalSeries::read(&state, &source, now_ms())?;
+    let mut series = JournalSeries::read(&state, &source, now_ms())?;
     spool.keep_line(series.line.as_deref());
+    spool.keep_beyond(&series.segments).map_err(|error| spool_error(&error))?;
+    series.begin_process(now_ms())?;
+    series.write(&state, &source)?;
     let mut streamer = Streamer {
         context,
         state,
@@ -215,8 +218,15 @@ impl Streamer<'_> {
                 }
             }
             delay = if self.saves > saves { PAUSES.0 } else { (2 * delay).min(PAUSES.1) };
-            // What came before it broke must not wait for the server.
-            if self.save_waiting()? || wait(delay) {
+            // What came before it broke does not wait for the server, nor the server for that.
+            match self.try_save() {
+                Ok(is_saved) => self.saves += u64::from(is_saved),
+                Err(error) => {
+                    let what = format!("the journal is not saved: {}; trying again", shown(&error));
+                    self.context.output.warning(&what);
+                }
+            }
+            if wait(delay) {
                 return self.save_waiting().map(|_| Exit::Done);
             }
         }
@@ -249,6 +259,10 @@ impl Streamer<'_> {
     fn end(&self) -> Result<Option<JournalEnd>, RepoError> {
         let series = JournalSeries::read(&self.state, &self.source, now_ms())?;
         let line = series.line;
+        // The server hears of what is saved, not of what waits here.
+        let saved_end = series.last.as_ref().filter(|last| Some(&last.range.line) == line.as_ref());
+        let saved_end = saved_end.map_or(0, |last| last.range.end);
+        self.receiving.durable.store(saved_end, Ordering::Relaxed);
         let saved = series.last.map(|last| JournalEnd {
             line: last.range.line,
             session: last.range.session,
@@ -264,6 +278,10 @@ impl Streamer<'_> {
     /// Connects, and gives what the receiving thread will say when it ends.
     fn begin(&mut self) -> Result<Receiver<Result<(), ReceiveError>>, Ended> {
         let end = self.end()?;
+        if end.is_none() {
+            // A server is not made to dump what cannot be saved.
+            drop(open(self.context)?);
+        }
         let state = match &end {
             // The backlog does not wait for what would only delay a dump.
             Some(_) => asked_state(&self.server.access)?,
@@ -281,7 +299,8 @@ impl Streamer<'_> {
                     .status(&format!("{} goes on at {offset} of {}", self.server.name, end.replid));
                 let position = Position { replid: replid.unwrap_or(end.replid), offset };
                 let header = SegmentHeader {
-                    session: end.session + 1,
+                    // No other connection of the line has that number, whatever is forgotten here.
+                    session: now_ms().max(end.session + 1),
                     db: end.db,
                     ..first_header(position, end.line)
                 };
@@ -315,7 +334,6 @@ impl Streamer<'_> {
         mut connection: Connection,
         header: SegmentHeader,
     ) -> Receiver<Result<(), ReceiveError>> {
-        self.receiving.durable.store(header.start, Ordering::Relaxed);
         let (said, ended) = bounded(1);
         let (receiving, access) = (Arc::clone(&self.receiving), self.server.access.clone());
         std::thread::spawn(move || {
