@@ -16,12 +16,13 @@ use serde_json::json;
 use crate::backup::error::BackupError;
 use crate::backup::journal_receiver::{ReceiveError, Receiving, now_ms};
 use crate::backup::journal_series::{JournalSeries, journal_source};
-use crate::backup::journal_spool::{JournalEnd, JournalSpool, JournalSpoolError};
+use crate::backup::journal_spool::{JournalEnd, JournalSpool};
 use crate::backup::log_root::{lock_name, series_path};
 use crate::backup::redis_dump::{SharedFacts, dump_root};
 use crate::backup::redis_journal::{JournalRun, save_journal};
 use crate::backup::run::run as run_backup;
 use crate::cli::command::backup_run::{backup_error, label_now, level};
+use crate::cli::command::redis::ended::{Ended, shown, spool_error};
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::redis;
@@ -97,66 +98,6 @@ struct Streamer<'a> {
     receiving: Arc<Receiving>,
     saves: u64,
     dumps: u64,
-}
-
-/// Why one connection has ended.
-enum Ended {
-    /// We were told to stop, and have saved everything.
-    Stopped,
-    /// It broke; it is made anew.
-    Broken(String),
-    /// Nothing helps.
-    Failed(CommandError),
-}
-
-impl From<CommandError> for Ended {
-    fn from(error: CommandError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<RepoError> for Ended {
-    fn from(error: RepoError) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<RedisError> for Ended {
-    fn from(error: RedisError) -> Self {
-        let is_passing = match &error {
-            RedisError::Server { .. } => {
-                matches!(error.code(), Some("LOADING" | "NOMASTERLINK" | "MASTERDOWN" | "BUSY"))
-            }
-            RedisError::Address { .. } | RedisError::PasswordShown => false,
-            _ => true,
-        };
-        let error = failed(&error);
-        if is_passing { Self::Broken(shown(&error)) } else { Self::Failed(error) }
-    }
-}
-
-impl From<JournalSpoolError> for Ended {
-    fn from(error: JournalSpoolError) -> Self {
-        let is_passing =
-            matches!(error, JournalSpoolError::Full { .. } | JournalSpoolError::Io { .. });
-        let error = spool_error(&error);
-        if is_passing { Self::Broken(shown(&error)) } else { Self::Failed(error) }
-    }
-}
-
-fn spool_error(error: &JournalSpoolError) -> CommandError {
-    let kind = match error {
-        JournalSpoolError::Full { .. } => &redis::SPOOL_FULL,
-        JournalSpoolError::Io { .. } => &redis::SPOOL,
-        JournalSpoolError::NoCommand(_) | JournalSpoolError::Segment { .. } => &redis::JOURNAL,
-    };
-    CommandError::classify(error, kind)
-}
-
-/// An error in a line of what is tried again.
-fn shown(error: &CommandError) -> String {
-    let why = error.causes().last().map_or(error.what(), String::as_str);
-    format!("{why} ({})", error.id())
 }
 
 /// Streams.
