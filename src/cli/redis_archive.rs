@@ -144,7 +144,7 @@ impl<'a> RedisArchive<'a> {
         let mut is_first = true;
         for (number, stretch) in plan.stretches.iter().enumerate() {
             let segments = self.segments(stretch)?;
-            let is_last = number + 1 == plan.stretches.len();
+            let is_last = number + 1 == plan.stretches.len() && !plan.is_newest;
             let end =
                 if is_last { self.cut(&segments, stretch, plan.moment)? } else { stretch.end };
             let mut at = stretch.start;

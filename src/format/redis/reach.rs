@@ -48,6 +48,8 @@ pub struct Plan {
     pub stretches: Vec<Stretch>,
     /// The moment, or that of the last command.
     pub moment: u64,
+    /// All commands are meant, also those that came at times that are not known exactly.
+    pub is_newest: bool,
 }
 
 /// A moment that cannot be reached.
@@ -145,20 +147,32 @@ impl Coverage {
         joined
     }
 
-    /// The shortest way to a moment; to the newest one without one.
+    /// The way to the end of all that is kept.
+    fn newest(&self, dumps: &[DumpStart]) -> Option<Plan> {
+        let plans = dumps.iter().enumerate().map(|(dump, start)| {
+            let position = start.position.as_ref();
+            let stretches = position.map(|(replid, offset)| self.way(replid, *offset));
+            let stretches = stretches.unwrap_or_default();
+            let moment = stretches.iter().map(|one| one.until).fold(start.moment, u64::max);
+            Plan { dump, stretches, moment, is_newest: true }
+        });
+        plans.max_by_key(|plan| (plan.moment, dumps[plan.dump].moment))
+    }
+
+    /// The shortest way to a moment; to the end of all that is kept without one.
     ///
     /// # Errors
     /// [`Unreached`].
     pub fn plan(&self, dumps: &[DumpStart], moment: Option<u64>) -> Result<Plan, Unreached> {
-        let Some(moment) = moment.or_else(|| Some(self.moments(dumps).last()?.1)) else {
-            return Err(Unreached { before: None, after: None });
+        let Some(moment) = moment else {
+            return self.newest(dumps).ok_or(Unreached { before: None, after: None });
         };
         let mut order: Vec<usize> = (0..dumps.len()).collect();
         order.sort_by_key(|index| std::cmp::Reverse((dumps[*index].moment, *index)));
         for dump in order {
             let start = &dumps[dump];
             if start.moment == moment {
-                return Ok(Plan { dump, stretches: Vec::new(), moment });
+                return Ok(Plan { dump, stretches: Vec::new(), moment, is_newest: false });
             }
             if start.moment > moment {
                 continue;
@@ -170,7 +184,8 @@ impl Coverage {
             };
             // Where a clock went back, the later one knows more.
             if let Some(last) = way.iter().rposition(is_in) {
-                return Ok(Plan { dump, stretches: way[..=last].to_vec(), moment });
+                let stretches = way[..=last].to_vec();
+                return Ok(Plan { dump, stretches, moment, is_newest: false });
             }
         }
         let moments = self.moments(dumps);
@@ -286,6 +301,13 @@ mod tests {
         assert_eq!(plan(Some(2200)), unreached(Some(2100), None));
         let intervals = [(1000, 1000), (1005, 1100), (1200, 1300), (2000, 2000), (2010, 2100)];
         assert_eq!(journal.moments(&dumps), intervals);
+        // The end is all that came, also where nobody knows when it was executed.
+        let late = coverage(&[
+            range("a", 0, (100, 200), (Some(1005), 1100)),
+            range("a", 1, (200, 300), (None, 1200)),
+        ]);
+        let plan = late.plan(&dumps[..2], None).unwrap();
+        assert_eq!((plan.dump, plan.stretches.len(), plan.moment), (1, 2, 1200));
         let nothing = Coverage::default();
         assert!(nothing.plan(&[], None).is_err());
         let alone = [DumpStart { moment: 5, position: None }];
