@@ -115,13 +115,34 @@ impl Coverage {
         ways.max_by_key(|way| way.last().map(|last| last.until)).unwrap_or_default()
     }
 
-    /// Where one line ends and the next does not lead on from it.
+    /// Where nothing goes on from what ends there. Several hosts may have lines at the same time.
     #[must_use]
     pub fn gaps(&self) -> Vec<Gap> {
-        let ranges = self.ranges();
-        let breaks =
-            ranges.windows(2).filter(|two| two[0].line != two[1].line || two[1].start > two[0].end);
-        breaks.map(|two| Gap { from: two[0].until, to: two[1].from }).collect()
+        // Of each piece without a break: from when it is exact, and where it ends.
+        let mut pieces: Vec<(Option<u64>, u64)> = Vec::new();
+        for line in self.lines.values() {
+            let mut end = None;
+            for range in line {
+                match pieces.last_mut() {
+                    Some(piece) if end.is_some_and(|end| range.start <= end) => {
+                        piece.0 = piece.0.or(range.from);
+                        piece.1 = piece.1.max(range.until);
+                    }
+                    _ => pieces.push((range.from, range.until)),
+                }
+                end = end.max(Some(range.end));
+            }
+        }
+        pieces.sort_by_key(|(from, until)| (from.unwrap_or(*until), *until));
+        let mut gaps = Vec::new();
+        let mut covered: Option<u64> = None;
+        for (from, until) in pieces {
+            if let Some(end) = covered.filter(|end| from.unwrap_or(until) > *end) {
+                gaps.push(Gap { from: end, to: from });
+            }
+            covered = covered.max(Some(until));
+        }
+        gaps
     }
 
     /// All exact moments, as intervals in their order that do not touch.
@@ -274,6 +295,12 @@ mod tests {
         assert_eq!(journal().way("r2", 350).len(), 1);
         assert!(journal().way("r2", 120).is_empty() && journal().way("r1", 99).is_empty());
         assert_eq!(journal().gaps(), [Gap { from: 1450, to: Some(2010) }]);
+        let two_hosts = coverage(&[
+            range("a", 0, (100, 150), (Some(1005), 1050)),
+            range("b", 0, (120, 190), (Some(1020), 1090)),
+            range("c", 0, (110, 115), (Some(1010), 1015)),
+        ]);
+        assert_eq!(two_hosts.gaps(), []);
         let lost = coverage(&[
             range("a", 0, (0, 10), (Some(1), 2)),
             range("a", 0, (20, 30), (Some(3), 4)),
