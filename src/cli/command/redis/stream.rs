@@ -297,8 +297,10 @@ impl Streamer<'_> {
         let after = move |mut connection| {
             drop(said.send(receiving.receive(&mut connection, &access, header)));
         };
+        // Nothing of the new history is durable before its dump is saved.
+        self.receiving.durable.store(0, Ordering::Relaxed);
+        let offset = position.offset;
         let stream = RedisSnapshot::take(connection, self.state.path(), Box::new(after))?;
-        self.receiving.durable.store(position.offset, Ordering::Relaxed);
         let saved = self.save_dump(stream, position, state);
         if let Err(error) = saved {
             self.receiving.is_stopping.store(true, Ordering::Relaxed);
@@ -313,6 +315,7 @@ impl Streamer<'_> {
         let mut series = JournalSeries::read(&self.state, &self.source, now_ms())?;
         series.line = Some(line);
         series.write(&self.state, &self.source)?;
+        self.receiving.durable.store(offset, Ordering::Relaxed);
         Ok(ended)
     }
 
