@@ -19,6 +19,13 @@ impl Clock for SystemClock {
     }
 }
 
+/// The time by the host's clock, in milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A clock that stands until it is moved.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<SystemTime>);

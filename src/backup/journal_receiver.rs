@@ -9,11 +9,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backup::journal_spool::{JournalSpool, JournalSpoolError};
+use crate::clock::now_ms;
 use crate::format::redis::journal::SegmentHeader;
-use crate::source::redis::connection::{Access, Connection, READ_BYTES, is_silence};
+use crate::source::redis::connection::{Connection, READ_BYTES, is_silence};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::replication::{SILENCE_MAX, acknowledge};
-use crate::source::redis::server::ServerState;
+use crate::source::redis::watch::Watch;
 
 /// How long is waited for bytes before something else is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -58,51 +59,50 @@ impl Receiving {
     }
 
     /// Takes what comes over a connection until told to stop, into segments that begin as `header`
-    /// says. `access` leads to the same server once more: where it is when the first bytes come, we
-    /// are behind it.
+    /// says. What `watch` sees of the same server bounds the times of what comes.
     ///
     /// # Errors
     /// [`ReceiveError`]; what came until then is in the spool.
     pub fn receive(
         &self,
         connection: &mut Connection,
-        access: &Access,
+        watch: &Watch,
         header: SegmentHeader,
     ) -> Result<(), ReceiveError> {
-        let outcome = self.take_all(connection, access, header);
-        let ended = self.spool().end_connection();
+        let outcome = self.take_all(connection, watch, header);
+        let ended = self.spool().end_connection(now_ms(), &mut watch.sightings());
         outcome.and(ended.map_err(ReceiveError::from))
     }
 
     fn take_all(
         &self,
         connection: &mut Connection,
-        access: &Access,
+        watch: &Watch,
         header: SegmentHeader,
     ) -> Result<(), ReceiveError> {
         connection.set_patience(TICK)?;
+        self.spool().begin(header)?;
         let mut buffer = vec![0; READ_BYTES];
-        let mut header = Some(header);
+        let mut has_heard = false;
         let (mut heard, mut replied) = (Instant::now(), Instant::now());
         let mut told = None;
         while !self.is_stopping.load(Ordering::Relaxed) {
             let mut is_asked = false;
             match connection.read(&mut buffer, "taking the commands") {
                 Ok(length) => {
-                    heard = Instant::now();
-                    if let Some(header) = header.take() {
-                        self.begin(access, header)?;
-                    }
-                    is_asked = self.spool().take(now_ms(), &buffer[..length])?;
+                    (heard, has_heard) = (Instant::now(), true);
+                    let mut spool = self.spool();
+                    let mut seen = watch.sightings();
+                    is_asked = spool.take(now_ms(), &buffer[..length], &mut seen)?;
                 }
                 Err(error) if is_silence(&error) && heard.elapsed() < SILENCE_MAX => {
-                    self.spool().tick(now_ms())?;
+                    self.spool().tick(now_ms(), &mut watch.sightings())?;
                 }
                 Err(error) => return Err(error.into()),
             }
             let durable = self.durable.load(Ordering::Relaxed);
             // A server that has sent its dump without a file sends nothing before it hears from us.
-            let silence = if header.is_some() { KNOCK_AFTER } else { REPLY_AFTER };
+            let silence = if has_heard { REPLY_AFTER } else { KNOCK_AFTER };
             if is_asked || told < Some(durable) || replied.elapsed() >= silence {
                 acknowledge(connection, durable)?;
                 (replied, told) = (Instant::now(), Some(durable));
@@ -110,17 +110,4 @@ impl Receiving {
         }
         Ok(())
     }
-
-    fn begin(&self, access: &Access, header: SegmentHeader) -> Result<(), ReceiveError> {
-        let state = ServerState::read(&mut access.connect()?)?;
-        let live_from = state.offset().unwrap_or(u64::MAX);
-        self.spool().begin(SegmentHeader { begun: now_ms(), live_from, ..header })?;
-        Ok(())
-    }
-}
-
-/// The time by our clock, in milliseconds since 1970.
-#[must_use]
-pub fn now_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }

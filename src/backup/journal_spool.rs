@@ -8,20 +8,20 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::backup::journal_pending::{Bounds, Pending, UNSURE_MS_MAX};
 use crate::backup::journal_segment::{Segment, recover};
 use crate::backup::journal_series::SavedSegment;
 use crate::backup::log_root::{LogContent, LogInput};
-use crate::format::redis::command_stream::{CommandScanner, NoCommand};
+use crate::format::redis::command_stream::NoCommand;
 use crate::format::redis::journal::{SegmentError, SegmentHeader};
+use crate::source::redis::watch::Sightings;
 
 /// A segment ends when it has so many bytes…
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// …or is so old.
 const SEGMENT_MS: u64 = 60 * 60 * 1000;
-/// What comes within so short a time is one frame…
+/// What comes within so short a time is one frame.
 const FRAME_MS: u64 = 50;
-/// …unless it has so many bytes.
-const FRAME_BYTES: usize = 64 * 1024;
 /// A file that only takes room: where there is no more of it, what waits can be saved in its place.
 const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
@@ -71,15 +71,6 @@ pub struct JournalEnd {
     pub db: Option<u32>,
 }
 
-/// What is being written.
-struct Open {
-    file: File,
-    scanner: CommandScanner,
-    pending: Vec<u8>,
-    pending_since: u64,
-    last_ms: u64,
-}
-
 /// What is saved next, and how much of it.
 pub struct Unsaved {
     /// The files.
@@ -92,7 +83,9 @@ pub struct Unsaved {
 pub struct JournalSpool {
     folder: PathBuf,
     segments: Vec<Segment>,
-    open: Option<Open>,
+    open: Option<Pending>,
+    /// Time of the last frame.
+    last_ms: u64,
     bytes_max: u64,
 }
 
@@ -116,7 +109,7 @@ impl JournalSpool {
         }
         segments
             .sort_by_key(|one: &Segment| (one.header.begun, one.header.session, one.header.start));
-        Ok(Self { folder: folder.to_owned(), segments, open: None, bytes_max })
+        Ok(Self { folder: folder.to_owned(), segments, open: None, last_ms: 0, bytes_max })
     }
 
     /// Where the last of the segments ends.
@@ -169,18 +162,23 @@ impl JournalSpool {
         Ok(())
     }
 
-    /// Begins a connection's first segment; its header says where.
+    /// Name of the line that is taken, else of the last one.
+    #[must_use]
+    pub fn line(&self) -> Option<&String> {
+        let open = self.open.as_ref().map(|open| &open.header.line);
+        open.or_else(|| self.segments.last().map(|last| &last.header.line))
+    }
+
+    /// Begins a connection; its header says where, and the number of its first segments.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// There is no room.
     pub fn begin(&mut self, header: SegmentHeader) -> Result<(), JournalSpoolError> {
-        self.end_connection()?;
         self.make_reserve()?;
-        let scanner = CommandScanner::new(header.start, header.db);
-        let last_ms = header.begun;
-        let file = self.begin_segment(header)?;
-        let (pending, pending_since) = (Vec::new(), last_ms);
-        self.open = Some(Open { file, scanner, pending, pending_since, last_ms });
+        if Some(&header.line) != self.line() {
+            self.last_ms = 0;
+        }
+        self.open = Some(Pending::new(header));
         Ok(())
     }
 
@@ -201,46 +199,29 @@ impl JournalSpool {
         drop(std::fs::remove_file(self.folder.join(RESERVE)));
     }
 
-    fn begin_segment(&mut self, header: SegmentHeader) -> Result<File, JournalSpoolError> {
-        let path = self.folder.join(format!("{}.{}", header.file_name(), header.session));
-        let encoded = header.encode();
-        let made = File::create(&path).and_then(|mut file| {
-            file.write_all(&encoded)?;
-            Ok(file)
-        });
-        let file = made.map_err(|source| io_error(&path, source))?;
-        let mut segment = Segment::new(header, path);
-        segment.bytes = encoded.len() as u64;
-        self.segments.push(segment);
-        Ok(file)
-    }
-
-    /// Takes what came now; gives whether the server asks how far we are.
+    /// Takes what came now, of a server that was seen there; gives whether it asks how far we are.
     ///
     /// # Errors
     /// [`JournalSpoolError`]: the connection is of no use any more.
-    pub fn take(&mut self, now_ms: u64, bytes: &[u8]) -> Result<bool, JournalSpoolError> {
-        let Some(open) = &mut self.open else { return Ok(false) };
-        let (mut asks, mut data_end) = (false, None);
-        open.scanner.take(bytes, &mut |command| {
-            asks |= command.asks_for_acknowledgement();
-            if command.is_data() {
-                data_end = Some(command.end);
+    pub fn take(
+        &mut self,
+        now_ms: u64,
+        mut bytes: &[u8],
+        seen: &mut Sightings,
+    ) -> Result<bool, JournalSpoolError> {
+        let mut asks = false;
+        while !bytes.is_empty() {
+            let Some(open) = &mut self.open else { return Ok(false) };
+            if open.bytes.is_empty() {
+                open.since = now_ms;
             }
-        })?;
-        if open.pending.is_empty() {
-            open.pending_since = now_ms;
+            let (length, is_end) = open.take(bytes, seen, &mut asks)?;
+            bytes = &bytes[length..];
+            if is_end {
+                self.write_frame(now_ms, seen)?;
+            }
         }
-        open.pending.extend_from_slice(bytes);
-        let is_due = open.pending.len() >= FRAME_BYTES;
-        if let (Some(end), Some(segment)) = (data_end, self.segments.last_mut()) {
-            segment.data_end = end;
-        }
-        if is_due {
-            self.write_frame(now_ms)?;
-        } else {
-            self.tick(now_ms)?;
-        }
+        self.tick(now_ms, seen)?;
         Ok(asks)
     }
 
@@ -248,60 +229,105 @@ impl JournalSpool {
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn tick(&mut self, now_ms: u64) -> Result<(), JournalSpoolError> {
-        let is_due = self.open.as_ref().is_some_and(|open| {
-            !open.pending.is_empty() && now_ms.saturating_sub(open.pending_since) >= FRAME_MS
-        });
-        if is_due { self.write_frame(now_ms) } else { Ok(()) }
+    pub fn tick(&mut self, now_ms: u64, seen: &mut Sightings) -> Result<(), JournalSpoolError> {
+        let open = self.open.as_ref();
+        let is_due = open.is_some_and(|open| now_ms.abs_diff(open.since) >= FRAME_MS);
+        if is_due { self.write_frame(now_ms, seen) } else { Ok(()) }
     }
 
-    fn write_frame(&mut self, now_ms: u64) -> Result<(), JournalSpoolError> {
-        let written = self.try_write_frame(now_ms);
+    fn write_frame(&mut self, now_ms: u64, seen: &mut Sightings) -> Result<(), JournalSpoolError> {
+        let written = self.try_write_frame(now_ms, seen);
         if matches!(written, Err(JournalSpoolError::Io { .. })) {
             self.give_reserve();
         }
         written
     }
 
-    fn try_write_frame(&mut self, now_ms: u64) -> Result<(), JournalSpoolError> {
+    fn try_write_frame(
+        &mut self,
+        now_ms: u64,
+        seen: &mut Sightings,
+    ) -> Result<(), JournalSpoolError> {
         let waiting = self.waiting_bytes();
-        let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) else {
+        let Some(open) = self.open.as_mut().filter(|open| !open.bytes.is_empty()) else {
             return Ok(());
         };
         if waiting > self.bytes_max {
             return Err(JournalSpoolError::Full { bytes: waiting });
         }
-        let time_ms = now_ms.max(open.last_ms);
-        open.last_ms = time_ms;
-        let first = open.scanner.position() - open.pending.len() as u64;
-        let boundary = open.scanner.boundary();
-        let age = time_ms.saturating_sub(segment.header.begun);
-        let is_due = segment.bytes >= SEGMENT_BYTES || age >= SEGMENT_MS;
-        let pending = std::mem::take(&mut open.pending);
-        if !is_due || boundary < first || boundary == segment.header.start {
-            segment.append(&mut open.file, time_ms, &pending)?;
-            segment.reach(&open.scanner, time_ms);
-            open.pending = reused(pending);
+        let (mut pending, is_rest) = (std::mem::take(&mut open.bytes), open.is_rest);
+        let start = open.scanner.position() - pending.len() as u64;
+        // Whatever goes on was executed before its front came.
+        if !is_rest {
+            self.begin_unit(start, now_ms, seen)?;
+        }
+        let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) else {
+            return Ok(());
+        };
+        let Some(file) = &mut open.file else { return Ok(()) };
+        segment.append(file, self.last_ms, &pending)?;
+        segment.reach(&open.scanner, self.last_ms);
+        segment.data_end = open.data_end.max(segment.header.start);
+        pending.clear();
+        open.bytes = pending;
+        Ok(())
+    }
+
+    /// A frame follows that begins between two commands and outside of a transaction: when, and
+    /// whether in a segment of its own.
+    fn begin_unit(
+        &mut self,
+        start: u64,
+        now_ms: u64,
+        seen: &mut Sightings,
+    ) -> Result<(), JournalSpoolError> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let (header, end) = (&open.header, open.scanner.position());
+        let has_gone_back = now_ms.saturating_add(UNSURE_MS_MAX) < self.last_ms;
+        let last_ms = if has_gone_back { 0 } else { self.last_ms };
+        let bounds = Bounds::of(seen, &header.replid, (start, end), now_ms, last_ms);
+        seen.forget_before(start);
+        self.last_ms = bounds.time_ms;
+        let is_first = open.file.is_none();
+        let was_live = header.live_from <= start;
+        let is_other = is_first || has_gone_back || bounds.is_live != was_live;
+        let last = self.segments.last().filter(|_| !is_first);
+        let is_due = last.is_some_and(|last| {
+            let age = bounds.time_ms.saturating_sub(last.header.begun);
+            last.bytes >= SEGMENT_BYTES || age >= SEGMENT_MS
+        });
+        if !is_other && !is_due {
             return Ok(());
         }
-        let (old, new) = pending.split_at((boundary - first) as usize);
-        segment.append(&mut open.file, time_ms, old)?;
-        segment.reach(&open.scanner, time_ms);
-        segment.is_closed = true;
-        let data_end = segment.data_end;
+        let next_session = if is_first { header.session } else { now_ms.max(header.session + 1) };
+        let live_from = if bounds.is_live { start } else { u64::MAX };
         let header = SegmentHeader {
-            start: boundary,
-            db: open.scanner.boundary_db(),
-            begun: time_ms,
-            ..segment.header.clone()
+            session: if is_other { next_session } else { header.session },
+            start,
+            db: last.map_or(header.db, |last| last.end.1),
+            begun: bounds.begun,
+            live_from: if is_other { live_from } else { header.live_from },
+            ..header.clone()
         };
-        let file = self.begin_segment(header)?;
-        if let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) {
-            open.file = file;
-            segment.append(&mut open.file, time_ms, new)?;
-            segment.reach(&open.scanner, time_ms);
-            segment.data_end = data_end.max(boundary);
-            open.pending = reused(pending);
+        self.begin_segment(header)
+    }
+
+    fn begin_segment(&mut self, header: SegmentHeader) -> Result<(), JournalSpoolError> {
+        for segment in &mut self.segments {
+            segment.is_closed = true;
+        }
+        let path = self.folder.join(format!("{}.{}", header.file_name(), header.session));
+        let encoded = header.encode();
+        let made = File::create(&path).and_then(|mut file| {
+            file.write_all(&encoded)?;
+            Ok(file)
+        });
+        let file = made.map_err(|source| io_error(&path, source))?;
+        let mut segment = Segment::new(header.clone(), path);
+        segment.bytes = encoded.len() as u64;
+        self.segments.push(segment);
+        if let Some(open) = &mut self.open {
+            (open.file, open.header) = (Some(file), header);
         }
         Ok(())
     }
@@ -310,13 +336,12 @@ impl JournalSpool {
     ///
     /// # Errors
     /// What came last could not be written; the server has it still.
-    pub fn end_connection(&mut self) -> Result<(), JournalSpoolError> {
-        let now = self.open.as_ref().map_or(0, |open| open.last_ms);
-        let written = if self.open.as_ref().is_some_and(|open| !open.pending.is_empty()) {
-            self.write_frame(now)
-        } else {
-            Ok(())
-        };
+    pub fn end_connection(
+        &mut self,
+        now_ms: u64,
+        seen: &mut Sightings,
+    ) -> Result<(), JournalSpoolError> {
+        let written = self.write_frame(now_ms, seen);
         self.open = None;
         for segment in &mut self.segments {
             segment.is_closed = true;
@@ -378,11 +403,6 @@ impl JournalSpool {
             is_kept
         });
     }
-}
-
-fn reused(mut pending: Vec<u8>) -> Vec<u8> {
-    pending.clear();
-    pending
 }
 
 /// The system's error about a path.

@@ -16,6 +16,7 @@ pub mod entry_reader;
 pub mod error;
 pub mod folded_pages;
 pub mod item;
+pub mod journal_pending;
 pub mod journal_receiver;
 pub mod journal_segment;
 pub mod journal_series;

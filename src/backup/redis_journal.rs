@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::backup::error::BackupError;
-use crate::backup::journal_receiver::{Receiving, now_ms};
+use crate::backup::journal_receiver::Receiving;
 use crate::backup::journal_series::{JournalSeries, journal_source};
 use crate::backup::log_root::{LogRun, lock_name, save_files};
 use crate::backup::run::SnapshotLabel;
-use crate::clock::Clock;
+use crate::clock::{Clock, now_ms};
 use crate::progress::Progress;
 use crate::repo::open::Repository;
 use crate::repo::session::SessionOptions;
@@ -59,10 +59,8 @@ pub fn save_journal(
     let mut spool = receiving.spool();
     spool.saved(&unsaved.segments);
     let newest = unsaved.segments.last().map(|(_, segment)| &segment.range);
-    if let (Some(range), Some(end)) = (newest, spool.end())
-        && (&range.line, range.session) == (&end.line, end.session)
-    {
-        receiving.durable.store(range.end, Ordering::Relaxed);
+    if let Some(range) = newest.filter(|range| Some(&range.line) == spool.line()) {
+        receiving.durable.fetch_max(range.end, Ordering::Relaxed);
     }
     Ok(true)
 }

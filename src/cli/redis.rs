@@ -396,15 +396,15 @@ pub fn open_dump(server: &NamedRedis, folder: &Path, facts: &SharedFacts) -> Ope
     let (access, digest) = (server.access.clone(), server.digest.clone());
     let (folder, shared) = (folder.to_owned(), Arc::clone(facts));
     Box::new(move || {
-        let digest = digest.map(|refused| Ok::<_, RedisError>((refused, state_of(&access)?)));
-        let digest = digest.transpose()?;
+        let before = state_of(&access)?;
         let (stream, position) = RedisSnapshot::start(&access, &folder)?;
         let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         facts.moment = now();
+        facts.joined = position.as_ref().is_some_and(|position| position.is_behind(&before));
         (facts.replid, facts.offset) =
             position.as_ref().map(|position| (position.replid.clone(), position.offset)).unzip();
         drop(facts);
-        let Some((refused, before)) = digest else { return Ok(Box::new(stream)) };
+        let Some(refused) = digest else { return Ok(Box::new(stream)) };
         let then = move || match digest_of_dump(&access, &before, position.as_ref()) {
             Ok(digest) => {
                 let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);

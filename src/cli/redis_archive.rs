@@ -206,9 +206,6 @@ impl<'a> RedisArchive<'a> {
         stretch: &Stretch,
         moment: u64,
     ) -> Result<u64, CommandError> {
-        if moment >= stretch.until {
-            return Ok(stretch.end);
-        }
         let (mut low, mut high) = (0, segments.len());
         while low < high {
             let middle = usize::midpoint(low, high);
@@ -340,7 +337,7 @@ fn start_of(facts: &DumpFacts) -> Result<DumpStart, CommandError> {
     // Whoever names the second in which it was made means it too.
     let moment = u64::try_from(moment.as_millisecond()).unwrap_or(0);
     let position = facts.replid.clone().zip(facts.offset);
-    Ok(DumpStart { moment, position })
+    Ok(DumpStart { moment, is_exact: !facts.joined, position })
 }
 
 /// A time in milliseconds since 1970, as it is written.

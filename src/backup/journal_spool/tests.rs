@@ -13,7 +13,7 @@ fn header(start: u64, session: u64) -> SegmentHeader {
         start,
         db: None,
         begun: 1000,
-        live_from: start + 1,
+        live_from: u64::MAX,
     }
 }
 
@@ -38,38 +38,78 @@ fn content(unsaved: &Unsaved) -> Vec<(u64, Vec<u8>)> {
     unsaved.files.iter().zip(&unsaved.segments).map(of).collect()
 }
 
+/// A spool that is given its clock and what is seen of the server.
+struct Taking {
+    spool: JournalSpool,
+    seen: Sightings,
+}
+
+impl Taking {
+    fn new(folder: &Path, bytes_max: u64) -> Self {
+        let spool = JournalSpool::open(folder, bytes_max).unwrap();
+        Self { spool, seen: Sightings::default() }
+    }
+
+    /// The server says at that time that it is there.
+    fn see(&mut self, time: u64, offset: u64) {
+        self.seen.add("r", time, time, offset);
+    }
+
+    fn take(&mut self, now: u64, bytes: &[u8]) -> Result<bool, JournalSpoolError> {
+        self.spool.take(now, bytes, &mut self.seen)
+    }
+
+    fn tick(&mut self, now: u64) -> Result<(), JournalSpoolError> {
+        self.spool.tick(now, &mut self.seen)
+    }
+
+    fn end(&mut self, now: u64) -> Result<(), JournalSpoolError> {
+        self.spool.end_connection(now, &mut self.seen)
+    }
+
+    /// Session, end, and exact moments of the segments.
+    fn ranges(&self) -> Vec<(u64, u64, Option<(u64, u64)>)> {
+        let range = |(_, saved): &(String, SavedSegment)| {
+            let range = &saved.range;
+            (range.session, range.end, range.from.map(|from| (from, range.until)))
+        };
+        self.spool.unsaved().segments.iter().map(range).collect()
+    }
+}
+
 #[test]
 fn what_was_taken_is_found_again_whatever_was_torn() {
     let folder = tempfile::tempdir().unwrap();
-    let mut spool = JournalSpool::open(folder.path(), u64::MAX).unwrap();
-    spool.begin(header(100, 0)).unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    one.spool.begin(header(100, 0)).unwrap();
+    one.see(990, 100);
     let (first, second) = (set(10), set(20));
-    assert!(!spool.take(1000, &first).unwrap());
-    assert!(spool.unsaved().files.is_empty());
-    spool.take(1020, &second[..5]).unwrap();
-    spool.tick(1060).unwrap();
-    assert!(spool.has_unsaved_data());
-    let unsaved = spool.unsaved();
+    assert!(!one.take(1000, &first).unwrap());
+    assert!(one.spool.unsaved().files.is_empty());
+    one.take(1020, &second[..5]).unwrap();
+    one.tick(1060).unwrap();
+    assert!(one.spool.has_unsaved_data());
+    let unsaved = one.spool.unsaved();
     assert_eq!(content(&unsaved), [(100, first.clone())]);
     let range = &unsaved.segments[0].1.range;
-    assert_eq!((range.from, range.until), (Some(1060), 1060));
-    spool.saved(&unsaved.segments);
-    assert!(!spool.has_unsaved_data() && spool.unsaved().files.is_empty());
-    spool.take(1070, &second[5..]).unwrap();
-    spool.tick(2000).unwrap();
+    assert_eq!((range.from, range.until), (Some(990), 1060));
+    one.spool.saved(&unsaved.segments);
+    assert!(!one.spool.has_unsaved_data() && one.spool.unsaved().files.is_empty());
+    one.take(1200, &second[5..]).unwrap();
+    // Its front came then, so it was executed by then.
+    assert_eq!(one.ranges()[0].2, Some((990, 1060)));
     // The process is killed within the writing of a frame.
-    let path = spool.segments[0].path.clone();
-    drop(spool);
+    let path = one.spool.segments[0].path.clone();
+    drop(one);
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, [&whole[..], &frame_header(3000, 50), b"*1"].concat()).unwrap();
-    let mut spool = JournalSpool::open(folder.path(), u64::MAX).unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
     let both = [&first[..], &second[..]].concat();
-    assert_eq!(content(&spool.unsaved()), [(100, both.clone())]);
-    let end = spool.end().unwrap();
-    assert_eq!((end.offset, end.session), (100 + both.len() as u64, 0));
+    assert_eq!(content(&one.spool.unsaved()), [(100, both.clone())]);
+    assert_eq!(one.ranges(), [(0, 100 + both.len() as u64, Some((990, 1060)))]);
     assert_eq!(std::fs::read(&path).unwrap(), whole);
-    spool.keep_line(Some("other"));
-    assert!(spool.end().is_none() && !path.exists());
+    one.spool.keep_line(Some("other"));
+    assert!(one.spool.end().is_none() && !path.exists());
     std::fs::write(&path, "{\"jour").unwrap();
     assert!(JournalSpool::open(folder.path(), u64::MAX).unwrap().end().is_none());
     std::fs::write(&path, "{\"journal\":2}\n").unwrap();
@@ -77,17 +117,95 @@ fn what_was_taken_is_found_again_whatever_was_torn() {
 }
 
 #[test]
+fn what_comes_late_has_the_time_at_which_it_was_executed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    one.spool.begin(header(0, 0)).unwrap();
+    let command = set(100);
+    let length = command.len() as u64;
+    // The server does one command in 200 ms; all of them come ten seconds later.
+    for number in 0..50 {
+        one.see(1000 + 200 * number, length * number);
+    }
+    one.take(20_000, &command.repeat(49)).unwrap();
+    one.tick(20_100).unwrap();
+    assert_eq!(one.ranges(), [(0, 49 * length, Some((1000, 10_800)))]);
+    let unsaved = one.spool.unsaved();
+    let LogContent::Front { path, .. } = &unsaved.files[0].content else { panic!("a file") };
+    let mut frames = Vec::new();
+    let mut reader = SegmentReader::default();
+    let stored = std::fs::read(path).unwrap();
+    reader.take(&stored, &mut |time, bytes| frames.push((time, bytes.len()))).unwrap();
+    assert_eq!((frames.len(), frames[9]), (49, (3000, command.len())));
+}
+
+#[test]
+fn a_time_in_which_nothing_was_seen_is_no_part_of_what_is_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    one.spool.begin(header(0, 7)).unwrap();
+    let command = set(100);
+    let length = command.len() as u64;
+    // Of the backlog nobody knows when it was executed.
+    one.see(1000, length);
+    one.take(1010, &command.repeat(2)).unwrap();
+    one.tick(1100).unwrap();
+    one.see(1200, 2 * length);
+    assert_eq!(one.ranges(), [(7, length, None), (1100, 2 * length, Some((1000, 1100)))]);
+    // Within a command the process stands still for three seconds.
+    one.take(1300, &command[..50]).unwrap();
+    one.tick(1360).unwrap();
+    one.take(4400, &[&command[50..], &command[..]].concat()).unwrap();
+    one.tick(4500).unwrap();
+    one.see(4600, 4 * length);
+    one.take(4700, &command).unwrap();
+    one.tick(4800).unwrap();
+    let expected = [
+        (7, length, None),
+        (1100, 3 * length, Some((1000, 1360))),
+        (4500, 4 * length, None),
+        (4800, 5 * length, Some((4600, 4800))),
+    ];
+    assert_eq!(one.ranges(), expected);
+    drop(one);
+    assert_eq!(Taking::new(folder.path(), u64::MAX).ranges(), expected);
+}
+
+#[test]
+fn a_clock_that_is_put_back_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    one.spool.begin(header(0, 7)).unwrap();
+    let command = set(100);
+    let length = command.len() as u64;
+    one.see(100_000, 0);
+    one.take(100_010, &command).unwrap();
+    one.tick(100_100).unwrap();
+    one.take(50_000, &command).unwrap();
+    one.tick(50_100).unwrap();
+    one.see(50_200, 2 * length);
+    one.take(50_300, &command).unwrap();
+    one.end(50_400).unwrap();
+    let expected = [
+        (7, length, Some((100_000, 100_100))),
+        (50_100, 2 * length, None),
+        (50_400, 3 * length, Some((50_200, 50_400))),
+    ];
+    assert_eq!(one.ranges(), expected);
+}
+
+#[test]
 fn segments_end_between_commands_and_go_when_they_are_saved() {
     let folder = tempfile::tempdir().unwrap();
-    let mut spool = JournalSpool::open(folder.path(), u64::MAX).unwrap();
-    spool.begin(header(0, 0)).unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    one.spool.begin(header(0, 0)).unwrap();
     let command = set(700_000);
     let stream = command.repeat(60);
     for (number, piece) in stream.chunks(200_001).enumerate() {
-        spool.take(1000 + number as u64, piece).unwrap();
+        one.take(1000 + number as u64, piece).unwrap();
     }
-    spool.tick(100_000).unwrap();
-    let unsaved = spool.unsaved();
+    one.tick(100_000).unwrap();
+    let unsaved = one.spool.unsaved();
     let segments = content(&unsaved);
     assert_eq!(segments.len(), 3);
     let mut joined = Vec::new();
@@ -97,30 +215,30 @@ fn segments_end_between_commands_and_go_when_they_are_saved() {
         joined.extend_from_slice(bytes);
     }
     assert!(joined == stream);
-    spool.saved(&unsaved.segments);
+    one.spool.saved(&unsaved.segments);
     let files = || {
         let entries = std::fs::read_dir(folder.path()).unwrap();
         entries.filter(|entry| entry.as_ref().unwrap().file_name() != RESERVE).count()
     };
     assert_eq!(files(), 1);
-    spool.end_connection().unwrap();
+    one.end(100_000).unwrap();
     assert_eq!(files(), 0);
 }
 
 #[test]
 fn signs_of_life_are_no_data_and_a_full_spool_takes_no_more() {
     let folder = tempfile::tempdir().unwrap();
-    let mut spool = JournalSpool::open(folder.path(), 100).unwrap();
-    spool.begin(header(0, 0)).unwrap();
-    spool.take(1000, &encode_command(&[b"PING"])).unwrap();
-    spool.tick(2000).unwrap();
-    assert!(!spool.has_unsaved_data() && spool.unsaved().files.len() == 1);
+    let mut one = Taking::new(folder.path(), 100);
+    one.spool.begin(header(0, 0)).unwrap();
+    one.take(1000, &encode_command(&[b"PING"])).unwrap();
+    one.tick(2000).unwrap();
+    assert!(!one.spool.has_unsaved_data() && one.spool.unsaved().files.len() == 1);
     let asks = encode_command(&[b"REPLCONF", b"GETACK", b"*"]);
-    assert!(spool.take(2000, &asks).unwrap());
-    spool.take(2000, &set(200)).unwrap();
-    spool.tick(3000).unwrap();
-    spool.take(3000, &set(200)).unwrap();
-    assert!(matches!(spool.tick(4000), Err(JournalSpoolError::Full { .. })));
-    assert!(spool.end_connection().is_err());
-    assert!(spool.take(4000, b"*1").is_ok());
+    assert!(one.take(2000, &asks).unwrap());
+    one.take(2000, &set(200)).unwrap();
+    one.tick(3000).unwrap();
+    one.take(3000, &set(200)).unwrap();
+    assert!(matches!(one.tick(4000), Err(JournalSpoolError::Full { .. })));
+    assert!(one.end(4000).is_err());
+    assert!(one.take(4000, b"*1").is_ok());
 }

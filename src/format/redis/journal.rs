@@ -2,8 +2,8 @@
 //! of commands.
 //!
 //! `format-spec/redis.md`, chapter "Journal". A segment begins between two commands, and outside of
-//! a transaction. A frame's time is when its last byte came, so no frame is older than the one
-//! before.
+//! a transaction. A frame's time is one by which its commands were executed; no frame is older than
+//! the one before.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,9 +46,9 @@ pub struct SegmentHeader {
     pub start: u64,
     /// The database that is selected there; none before the first `SELECT` after a dump.
     pub db: Option<u32>,
-    /// Nothing of it came before (milliseconds since 1970).
+    /// All before it was executed by then (milliseconds since 1970).
     pub begun: u64,
-    /// From this position on commands came as they were executed; what is before was behind.
+    /// From this position on times are exact.
     pub live_from: u64,
 }
 

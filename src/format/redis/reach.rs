@@ -18,6 +18,8 @@ pub struct Coverage {
 pub struct DumpStart {
     /// Nothing in it is younger.
     pub moment: u64,
+    /// All that was done by then is in it.
+    pub is_exact: bool,
     /// History and position that it is of, where the server said it.
     pub position: Option<(String, u64)>,
 }
@@ -150,7 +152,7 @@ impl Coverage {
     pub fn moments(&self, dumps: &[DumpStart]) -> Vec<(u64, u64)> {
         let mut all: Vec<(u64, u64)> = Vec::new();
         for dump in dumps {
-            all.push((dump.moment, dump.moment));
+            all.extend(dump.is_exact.then_some((dump.moment, dump.moment)));
             let way = dump.position.as_ref().map(|(replid, offset)| self.way(replid, *offset));
             for stretch in way.into_iter().flatten() {
                 let from = stretch.from.map(|from| from.max(dump.moment));
@@ -192,7 +194,7 @@ impl Coverage {
         order.sort_by_key(|index| std::cmp::Reverse((dumps[*index].moment, *index)));
         for dump in order {
             let start = &dumps[dump];
-            if start.moment == moment {
+            if start.moment == moment && start.is_exact {
                 return Ok(Plan { dump, stretches: Vec::new(), moment, is_newest: false });
             }
             if start.moment > moment {
@@ -203,7 +205,6 @@ impl Coverage {
             let is_in = |stretch: &Stretch| {
                 stretch.from.is_some_and(|from| from <= moment) && moment <= stretch.until
             };
-            // Where a clock went back, the later one knows more.
             if let Some(last) = way.iter().rposition(is_in) {
                 let stretches = way[..=last].to_vec();
                 return Ok(Plan { dump, stretches, moment, is_newest: false });
@@ -237,6 +238,12 @@ fn follow(line: &[JournalRange], offset: u64) -> Vec<Stretch> {
             until: range.until,
         });
         at = range.end;
+    }
+    // Later moments than those at which it went on are those of a clock that was put back.
+    let mut next = u64::MAX;
+    for stretch in way.iter_mut().rev() {
+        stretch.until = stretch.until.min(next);
+        next = next.min(stretch.from.unwrap_or(stretch.until));
     }
     way
 }
@@ -272,7 +279,7 @@ mod tests {
     }
 
     fn dump(moment: u64, replid: &str, offset: u64) -> DumpStart {
-        DumpStart { moment, position: Some((replid.into(), offset)) }
+        DumpStart { moment, is_exact: true, position: Some((replid.into(), offset)) }
     }
 
     /// A line of three connections, the second of which came late, and one after a gap.
@@ -310,6 +317,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_exactly_is_no_moment() {
+        let joined = DumpStart { is_exact: false, ..dump(1000, "r1", 100) };
+        assert_eq!(journal().moments(&[joined.clone()])[0], (1005, 1100));
+        let unreached = Unreached { before: None, after: Some(1005) };
+        assert_eq!(journal().plan(&[joined], Some(1000)), Err(unreached));
+        // The clock was an hour ahead, and was put back.
+        let moved = coverage(&[
+            range("a", 0, (100, 200), (Some(5000), 6000)),
+            range("a", 1, (200, 300), (None, 2400)),
+            range("a", 2, (300, 400), (Some(2500), 2600)),
+        ]);
+        let dumps = [dump(4900, "r1", 100)];
+        assert_eq!(moved.moments(&[dump(900, "r1", 100)]), [(900, 900), (2500, 2600)]);
+        assert!(moved.plan(&dumps, Some(5500)).is_err());
+        assert_eq!(moved.plan(&dumps, None).unwrap().stretches.len(), 3);
+    }
+
+    #[test]
     fn a_moment_is_reached_from_the_nearest_dump_or_not_at_all() {
         let journal = journal();
         let dumps = [dump(1000, "r1", 100), dump(1080, "r1", 190), dump(2000, "r1", 70)];
@@ -337,7 +362,7 @@ mod tests {
         assert_eq!((plan.dump, plan.stretches.len(), plan.moment), (1, 2, 1200));
         let nothing = Coverage::default();
         assert!(nothing.plan(&[], None).is_err());
-        let alone = [DumpStart { moment: 5, position: None }];
+        let alone = [DumpStart { moment: 5, is_exact: true, position: None }];
         assert_eq!(nothing.plan(&alone, None).unwrap().dump, 0);
     }
 }

@@ -49,6 +49,9 @@ pub struct DumpFacts {
     pub keys: BTreeMap<String, u64>,
     /// When it was made, by our clock (RFC 3339): nothing in it is younger.
     pub moment: String,
+    /// The server was at it before we asked, for another replica: it is of an earlier moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
     /// `DEBUG DIGEST` of the server, where nothing was written from the dump until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
@@ -84,11 +87,11 @@ pub struct JournalRange {
     pub start: u64,
     /// Position after its last byte.
     pub end: u64,
-    /// From this moment on each command came as it was executed; without it, none did.
-    /// Milliseconds since 1970, as all times here, by our clock.
+    /// From this moment on moments are exact; without it, none is. Milliseconds since 1970, as all
+    /// times here, by our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
-    /// Nothing in it came later.
+    /// All of it was executed by then.
     pub until: u64,
 }
 

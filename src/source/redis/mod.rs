@@ -23,3 +23,4 @@ pub mod server_fitness;
 pub mod server_program;
 pub mod snapshot;
 pub mod spool;
+pub mod watch;

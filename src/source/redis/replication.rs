@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::source::redis::connection::Connection;
 use crate::source::redis::error::RedisError;
 use crate::source::redis::reply::Reply;
+use crate::source::redis::server::ServerState;
 
 /// A server at work on a dump says so every second; one that says nothing for so long has gone.
 pub const SILENCE_MAX: Duration = Duration::from_mins(2);
@@ -23,6 +24,16 @@ pub struct Position {
     pub replid: String,
     /// Bytes before it.
     pub offset: u64,
+}
+
+impl Position {
+    /// Whether a server that was asked before was further already: a dump of that position is one
+    /// that it was at work on for somebody else.
+    #[must_use]
+    pub fn is_behind(&self, before: &ServerState) -> bool {
+        let is_same = before.replid() == Some(&*self.replid);
+        is_same && before.offset().is_some_and(|offset| offset > self.offset)
+    }
 }
 
 /// What comes next.
@@ -119,6 +130,19 @@ pub fn acknowledge(connection: &mut Connection, offset: u64) -> Result<(), Redis
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dump_that_was_begun_for_somebody_else_is_known_by_its_position() {
+        let before = |replid: &str, offset: u64| {
+            let text =
+                format!("role:master\nmaster_replid:{replid}\nmaster_repl_offset:{offset}\n");
+            ServerState::parse(&text)
+        };
+        let position = Position { replid: "ab".into(), offset: 100 };
+        assert!(position.is_behind(&before("ab", 101)));
+        assert!(!position.is_behind(&before("ab", 100)) && !position.is_behind(&before("cd", 500)));
+        assert!(!position.is_behind(&ServerState::default()));
+    }
 
     #[test]
     fn answers_are_understood() {

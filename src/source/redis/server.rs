@@ -18,7 +18,19 @@ impl ServerState {
     /// # Errors
     /// The connection broke, or the server does not let us ask.
     pub fn read(connection: &mut Connection) -> Result<Self, RedisError> {
-        let reply = connection.command(&[b"INFO"], "asking for the state")?;
+        Self::ask(connection, &[b"INFO"])
+    }
+
+    /// The same for its history and how far that is only, which costs the server next to nothing.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_replication(connection: &mut Connection) -> Result<Self, RedisError> {
+        Self::ask(connection, &[b"INFO", b"replication"])
+    }
+
+    fn ask(connection: &mut Connection, words: &[&[u8]]) -> Result<Self, RedisError> {
+        let reply = connection.command(words, "asking for the state")?;
         if let Reply::Bulk(Some(text)) = reply {
             return Ok(Self::parse(&String::from_utf8_lossy(&text)));
         }

@@ -14,7 +14,7 @@ use jiff::Span;
 use serde_json::json;
 
 use crate::backup::error::BackupError;
-use crate::backup::journal_receiver::{ReceiveError, Receiving, now_ms};
+use crate::backup::journal_receiver::{ReceiveError, Receiving};
 use crate::backup::journal_series::{JournalSeries, journal_source};
 use crate::backup::journal_spool::{JournalEnd, JournalSpool};
 use crate::backup::log_root::{lock_name, series_path};
@@ -28,12 +28,12 @@ use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::redis;
 use crate::cli::open_repository::open;
 use crate::cli::redis::{
-    KnownServers, NamedRedis, RedisPasswordArgs, facts_of, failed, named_redis, ready_state,
+    KnownServers, NamedRedis, RedisPasswordArgs, facts_of, failed, named_redis, now, ready_state,
     remember,
 };
 use crate::cli::signals::signals;
-use crate::cli::time::{fixed_span, format_rfc3339};
-use crate::clock::SystemClock;
+use crate::cli::time::fixed_span;
+use crate::clock::{SystemClock, now_ms};
 use crate::crypto::secret::random_bytes;
 use crate::format::redis::facts::DumpOrder;
 use crate::format::redis::journal::SegmentHeader;
@@ -47,6 +47,7 @@ use crate::source::redis::error::RedisError;
 use crate::source::redis::replication::{Begun, Position, Wanted, begin};
 use crate::source::redis::server::ServerState;
 use crate::source::redis::snapshot::RedisSnapshot;
+use crate::source::redis::watch::Watch;
 use crate::units::{parse_size, parse_span};
 
 /// How often is looked at what there is to do.
@@ -96,6 +97,8 @@ struct Streamer<'a> {
     source: String,
     flush_every: Duration,
     receiving: Arc<Receiving>,
+    /// It goes on between connections, so that what was done meanwhile has its time too.
+    watch: Arc<Watch>,
     saves: u64,
     dumps: u64,
 }
@@ -121,6 +124,7 @@ pub fn run(args: &StreamArgs, context: &Context) -> Result<Exit, CommandError> {
     spool.keep_beyond(&series.segments).map_err(|error| spool_error(&error))?;
     series.begin_process(now_ms())?;
     series.write(&state, &source)?;
+    let watch = Arc::new(Watch::start(&server.access));
     let mut streamer = Streamer {
         context,
         state,
@@ -128,6 +132,7 @@ pub fn run(args: &StreamArgs, context: &Context) -> Result<Exit, CommandError> {
         source,
         flush_every: fixed_span(args.flush_every)?,
         receiving: Arc::new(Receiving::new(spool)),
+        watch,
         saves: 0,
         dumps: 0,
     };
@@ -276,9 +281,9 @@ impl Streamer<'_> {
         header: SegmentHeader,
     ) -> Receiver<Result<(), ReceiveError>> {
         let (said, ended) = bounded(1);
-        let (receiving, access) = (Arc::clone(&self.receiving), self.server.access.clone());
+        let (receiving, watch) = (Arc::clone(&self.receiving), Arc::clone(&self.watch));
         std::thread::spawn(move || {
-            drop(said.send(receiving.receive(&mut connection, &access, header)));
+            drop(said.send(receiving.receive(&mut connection, &watch, header)));
         });
         ended
     }
@@ -293,9 +298,9 @@ impl Streamer<'_> {
         let line = data_encoding::HEXLOWER.encode(&random_bytes::<8>().map_err(RepoError::from)?);
         let (said, ended) = bounded(1);
         let header = first_header(position.clone(), line.clone());
-        let (receiving, access) = (Arc::clone(&self.receiving), self.server.access.clone());
+        let (receiving, watch) = (Arc::clone(&self.receiving), Arc::clone(&self.watch));
         let after = move |mut connection| {
-            drop(said.send(receiving.receive(&mut connection, &access, header)));
+            drop(said.send(receiving.receive(&mut connection, &watch, header)));
         };
         // Nothing of the new history is durable before its dump is saved.
         self.receiving.durable.store(0, Ordering::Relaxed);
@@ -328,7 +333,8 @@ impl Streamer<'_> {
         let (context, name) = (self.context, self.server.name.clone());
         let mut label = label_now(&name);
         let mut facts = facts_of(context, state, &name, &self.state, &mut label)?;
-        facts.moment = format_rfc3339(jiff::Timestamp::now());
+        facts.moment = now();
+        facts.joined = position.is_behind(state);
         (facts.replid, facts.offset) = (Some(position.replid), Some(position.offset));
         let keys = facts.keys_count();
         let facts = SharedFacts::new(facts.into());
@@ -425,7 +431,7 @@ impl Streamer<'_> {
     }
 }
 
-/// How the first segment of a line begins; since when its commands are live is not known yet.
+/// How the first segment of a connection begins, as far as that is known before anything came.
 fn first_header(position: Position, line: String) -> SegmentHeader {
     SegmentHeader {
         journal: SegmentHeader::VERSION,
