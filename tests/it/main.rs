@@ -14,6 +14,7 @@ mod check;
 mod cli;
 mod crash;
 mod damage;
+mod delay_proxy;
 mod doomed;
 #[cfg(feature = "s3")]
 mod fault_proxy;
@@ -58,6 +59,7 @@ mod redis_faults;
 mod redis_fuzz;
 mod redis_hostile;
 mod redis_into;
+mod redis_moments;
 mod redis_records;
 mod redis_sentinel;
 mod redis_server;

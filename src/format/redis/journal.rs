@@ -38,7 +38,7 @@ pub struct SegmentHeader {
     pub journal: u32,
     /// Name of the line: what begins with a dump and has no gap since.
     pub line: String,
-    /// Number of the connection within the line.
+    /// Number within the line of what is exact, or is not.
     pub session: u64,
     /// Name of the history that positions belong to.
     pub replid: String,

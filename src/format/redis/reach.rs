@@ -1,7 +1,7 @@
 //! Which moments of a server can be reached: from a dump, by the commands of the journal after it.
 //!
-//! Commands of one line join where a connection goes on at or before the end of the one before. A
-//! moment is known exactly only where commands came as they were executed.
+//! Commands of one line join where a part goes on at or before the end of the one before. A moment
+//! is known only where it is known when commands were executed.
 
 use std::collections::BTreeMap;
 
@@ -24,12 +24,12 @@ pub struct DumpStart {
     pub position: Option<(String, u64)>,
 }
 
-/// Commands of one connection that lead on.
+/// Commands of one part of a journal that lead on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
     /// The line.
     pub line: String,
-    /// Number of the connection.
+    /// Number of the part.
     pub session: u64,
     /// Position of the first byte.
     pub start: u64,

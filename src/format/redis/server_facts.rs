@@ -74,12 +74,12 @@ impl DumpFacts {
     }
 }
 
-/// A part of a journal that came over one connection.
+/// A part of a journal in which moments are exact from some time on, or nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRange {
     /// Name of the line: what begins with a dump and has no gap since.
     pub line: String,
-    /// Number of the connection within the line.
+    /// Number of the part within the line.
     pub session: u64,
     /// Name of the history that positions belong to.
     pub replid: String,
@@ -96,7 +96,7 @@ pub struct JournalRange {
 }
 
 impl JournalRange {
-    /// Whether another one goes on exactly where this one ends, over the same connection.
+    /// Whether another one goes on exactly where this one ends, in the same part.
     #[must_use]
     pub fn is_followed_by(&self, next: &Self) -> bool {
         (&self.line, self.session, self.end) == (&next.line, next.session, next.start)

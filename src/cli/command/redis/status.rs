@@ -80,7 +80,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
             "dumps": archive.dumps.iter().map(|dump| json!({
                 "snapshot": dump.found.0.name.id.to_string(), "moment": dump.facts.moment,
                 "keys": dump.facts.keys_count(), "offset": dump.facts.offset,
-                "shrunken": dump.facts.shrunken,
+                "shrunken": dump.facts.shrunken, "joined": dump.facts.joined,
             })).collect::<Vec<_>>(),
             "moments": moments.iter().map(interval).collect::<Vec<_>>(),
             "gaps": gaps.iter().map(|gap| json!({
@@ -113,7 +113,7 @@ fn print(context: &Context, archive: &RedisArchive<'_>, moments: &[(u64, u64)], 
         let facts = &dump.facts;
         table.row([
             short(&dump.found.0.name.id),
-            facts.moment.clone(),
+            if facts.joined { format!("before {}", facts.moment) } else { facts.moment.clone() },
             facts.keys_count().to_string(),
             facts.offset.map_or_else(String::new, |offset| offset.to_string()),
             format!("{} {}", facts.server, facts.version),
