@@ -36,6 +36,14 @@ pub struct SavedSegment {
     pub file: Option<(u64, ContentHash)>,
 }
 
+impl SavedSegment {
+    /// Whether another one is of a later line, or not before this one in the same.
+    fn is_before(&self, other: &Self) -> bool {
+        let order = |one: &Self| (one.range.session, one.range.end);
+        self.range.line != other.range.line || order(self) <= order(other)
+    }
+}
+
 /// What is remembered of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalSeries {
@@ -137,8 +145,7 @@ impl LogSeries for JournalSeries {
     fn take_saved(&mut self, name: &str, file: SavedFile, _content: Option<Vec<u8>>) {
         if let Some(mut segment) = self.expected.remove(name) {
             segment.file = Some((file.bytes, file.hash));
-            let order = |one: &SavedSegment| (one.range.session, one.range.end);
-            if self.last.as_ref().is_none_or(|last| order(last) <= order(&segment)) {
+            if self.last.as_ref().is_none_or(|last| last.is_before(&segment)) {
                 self.last = Some(segment.clone());
             }
             self.segments.insert(name.to_owned(), segment);
@@ -207,6 +214,8 @@ mod tests {
         save(&mut series, &[segment("a", 1, 310, 320)], 5 + SERIES_MS_MAX * 2);
         assert_ne!(series.series, name);
         assert_eq!(series.carried().len(), 1);
+        save(&mut series, &[segment("b", 0, 0, 50)], 5 + SERIES_MS_MAX * 2);
+        assert_eq!(series.last.as_ref().unwrap().range.line, "b");
         series.set_open(true);
         save(&mut series, &[segment("a", 1, 310, 330)], 5 + SERIES_MS_MAX * 2);
         assert!(!series.is_open && series.carried().len() == 1);

@@ -1,12 +1,15 @@
 //! A journal under bad luck: cut off by the server, and without room for what waits.
 
 use std::process::Command;
+use std::time::Instant;
 
+use holdfast::source::redis::replication::{Wanted, begin};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kill::Mounted;
 use crate::postgres_base::repository;
-use crate::redis_server::{RedisServer, ask};
+use crate::redis_dump::named;
+use crate::redis_server::{PATIENCE, RedisServer, ask, shown};
 use crate::redis_stream::{Stream, durable, restored, started, status};
 
 /// Writes so many values of 100 kB, none of which can be compressed.
@@ -64,6 +67,62 @@ fn redis_stream_without_room_for_what_waits_loses_nothing() {
     write_much(&server, 0, 600);
     stream.wait_for("No space left on device", 1);
     std::fs::rename(&aside, &place).unwrap();
+    durable(&server);
+    let digest = server.digest();
+    stream.stop();
+    assert_eq!(status(&program).0, 0);
+    assert_eq!(restored(&program, "redis-7", &["--to", "latest"]).digest(), digest);
+}
+
+#[test]
+fn redis_writes_are_acknowledged_when_the_dump_before_them_is_saved() {
+    let Some(mut server) = RedisServer::start("redis-7", &[]) else { return };
+    server.fill(50_000);
+    let program = repository();
+    let mut stream = None;
+    for dumps in 1..=2 {
+        // A server without a history counts everybody for what was written before.
+        begin(&mut server.connect(), Wanted::DumpAndStream).unwrap();
+        let stream = stream.get_or_insert_with(|| Stream::start(&program, &named(&server)));
+        let mut connection = server.connect();
+        let begun = Instant::now();
+        ask(&mut connection, "SET a 1").unwrap();
+        while shown(ask(&mut connection, "WAIT 1 500").unwrap()) != "1" {
+            assert!(begun.elapsed() < PATIENCE, "{}", stream.said());
+        }
+        assert_eq!(stream.said().matches("keys saved").count(), dumps, "{}", stream.said());
+        // A history that is shorter than what was durable of the one before.
+        write_much(&server, 0, 20);
+        durable(&server);
+        server.kill();
+        server.start_again();
+        server.fill(50_000);
+    }
+}
+
+#[test]
+fn redis_stream_on_an_older_local_state_loses_nothing() {
+    let Some(server) = RedisServer::start("redis-7", &["--repl-backlog-size", "10mb"]) else {
+        return;
+    };
+    let program = repository();
+    let stream = started(&program, &server);
+    server.ask("SET a 1");
+    durable(&server);
+    stream.stop();
+    let (state, older) = (program.path(".local/state"), program.path("older"));
+    let copied = Command::new("cp").arg("-r").args([&state, &older]).status().unwrap();
+    assert!(copied.success());
+    let stream = Stream::start(&program, "cache");
+    for number in 0..100 {
+        server.ask(&format!("INCRBY sum {number}"));
+    }
+    durable(&server);
+    stream.stop();
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(&older, &state).unwrap();
+    let stream = Stream::start(&program, "cache");
+    server.ask("INCRBY sum 1000");
     durable(&server);
     let digest = server.digest();
     stream.stop();

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::postgres_base::{done, nothing_is_saved, repository};
 use crate::program::{Outcome, Program};
 use crate::redis_server::{PATIENCE, RedisServer, ask, free_port, server_program, shown};
+use crate::redis_stream::{Stream, durable, restored, status};
 
 const PASSWORD: &str = "of-the-sentinel";
 
@@ -176,6 +177,46 @@ fn redis_sentinel_names_the_primary_before_and_after_a_failover() {
     done(&program.run(&["restore", "source:cache", "--target", target]));
     fs::rename(folder.path().join("cache.rdb"), folder.path().join("dump.rdb")).unwrap();
     assert_eq!(RedisServer::start_in("redis-7", folder, &[]).unwrap().digest(), digest);
+}
+
+#[test]
+fn redis_stream_follows_the_primary_that_sentinels_name() {
+    let (first, second) = (free_port(), free_port());
+    let Some(mut primary) = server(first, &[]) else { return };
+    primary.fill(100);
+    let follow = ["--replicaof", "127.0.0.1", &first.to_string()];
+    let replica = server(second, &follow).unwrap();
+    replica.wait_until("the replica is in step", |info| info.contains("master_link_status:up"));
+    let sentinel = Sentinel::start(first);
+    sentinel.wait_until("it knows the replica", |connection| {
+        let reply = ask(connection.unwrap(), "SENTINEL REPLICAS db");
+        reply.is_ok_and(|reply| {
+            let said = shown(reply);
+            said.contains(&second.to_string()) && said.contains("master-link-status ok")
+        })
+    });
+    let program = repository();
+    let password = password_file(&program);
+    let named = format!("cache=redis+sentinel://127.0.0.1:{}/db", sentinel.port);
+    let more = ["--redis-sentinel-password-file", &password];
+    let mut stream = Stream::start_with(&program, &named, &more);
+    stream.wait_for("keys saved", 1);
+    primary.ask("SET before 1");
+    let sent = |info: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let offset = sent(&primary.ask("INFO"));
+    replica.wait_until("the replica has it", |info| sent(info) >= offset);
+    primary.kill();
+    stream.wait_for("goes on at", 1);
+    replica.ask("SET after 1");
+    durable(&replica);
+    let digest = replica.digest();
+    stream.stop();
+    let (code, shown) = status(&program);
+    assert_eq!((code, shown["gaps"].as_array().unwrap().len()), (0, 0), "{shown}");
+    assert_eq!(restored(&program, "redis-7", &["--to", "latest"]).digest(), digest);
 }
 
 #[test]

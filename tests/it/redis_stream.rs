@@ -21,8 +21,13 @@ pub struct Stream {
 
 impl Stream {
     pub fn start(program: &Program, server: &str) -> Self {
+        Self::start_with(program, server, &[])
+    }
+
+    pub fn start_with(program: &Program, server: &str, more: &[&str]) -> Self {
         let log = program.path("stream.log");
-        let mut command = program.command(&["redis", "stream", server, "--flush-every", "1s"]);
+        let words = [&["redis", "stream", server, "--flush-every", "1s"], more].concat();
+        let mut command = program.command(&words);
         let log_file = File::options().create(true).append(true).open(&log).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         Self { process: command.spawn().unwrap(), log }
