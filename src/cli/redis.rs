@@ -19,6 +19,7 @@ use crate::cli::error::CommandError;
 use crate::cli::explain::redis;
 use crate::cli::place::{Place, S3Args};
 use crate::cli::redis_cluster;
+use crate::cli::signals::signals;
 use crate::cli::source_config::SourceKind;
 use crate::cli::time::format_rfc3339;
 use crate::format::redis::facts::DumpOrder;
@@ -279,7 +280,7 @@ pub fn ready_state(access: &Access) -> Result<ServerState, RedisError> {
         if !state.is_rewriting() {
             return Ok(state);
         }
-        if begun.elapsed() > REWRITE_PATIENCE {
+        if begun.elapsed() > REWRITE_PATIENCE || signals().came().is_some() {
             let address = connection.shown().to_owned();
             let what = "it is writing its append-only file anew".to_owned();
             return Err(RedisError::NotReady { address, what });

@@ -109,6 +109,16 @@ impl<'a> RedisArchive<'a> {
         self.dumps.iter().map(|dump| dump.start.clone()).collect()
     }
 
+    /// Whether a dump that is kept leads to the end of a line.
+    #[must_use]
+    pub fn leads_to(&self, line: &str) -> bool {
+        let coverage = self.coverage();
+        let positions = self.dumps.iter().filter_map(|dump| dump.start.position.as_ref());
+        let mut ways = positions.map(|(replid, offset)| coverage.way(replid, *offset));
+        let end = coverage.ranges().iter().filter(|one| one.line == line).map(|one| one.end).max();
+        ways.any(|way| way.last().is_some_and(|last| last.line == line && Some(last.end) == end))
+    }
+
     /// The way to a moment, to the newest one without one.
     ///
     /// # Errors

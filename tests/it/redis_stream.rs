@@ -341,6 +341,29 @@ fn redis_journal_is_kept_as_long_as_a_dump_needs_it() {
 }
 
 #[test]
+fn redis_stream_takes_a_new_dump_where_none_is_kept_any_more() {
+    let Some(server) = RedisServer::start("redis-7", &[]) else { return };
+    let program = repository();
+    let stream = started(&program, &server);
+    server.ask("SET a 1");
+    durable(&server);
+    stream.stop();
+    let dump = status(&program).1["dumps"][0]["snapshot"].as_str().unwrap().to_owned();
+    done(&program.run(&["forget", &dump]));
+    assert_eq!(status(&program).0, 4);
+    let mut stream = Stream::start(&program, "cache");
+    server.ask("SET b 2");
+    stream.wait_for("HF-REDIS-010", 1);
+    stream.wait_for("keys saved", 1);
+    server.ask("SET c 3");
+    durable(&server);
+    let digest = server.digest();
+    stream.stop();
+    assert_eq!(status(&program).1["dumps"].as_array().unwrap().len(), 1);
+    assert_eq!(restored(&program, "redis-7", &["--to", "latest"]).digest(), digest);
+}
+
+#[test]
 fn redis_moment_goes_into_a_server_with_what_was_prolonged_since() {
     for kind in KINDS {
         let Some(server) = RedisServer::start(kind, &[]) else { continue };

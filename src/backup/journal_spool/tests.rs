@@ -38,6 +38,9 @@ fn content(unsaved: &Unsaved) -> Vec<(u64, Vec<u8>)> {
     unsaved.files.iter().zip(&unsaved.segments).map(of).collect()
 }
 
+/// Session, end, and exact moments of a segment.
+type Range = (u64, u64, Option<(u64, u64)>);
+
 /// A spool that is given its clock and what is seen of the server.
 struct Taking {
     spool: JournalSpool,
@@ -67,8 +70,7 @@ impl Taking {
         self.spool.end_connection(now, &mut self.seen)
     }
 
-    /// Session, end, and exact moments of the segments.
-    fn ranges(&self) -> Vec<(u64, u64, Option<(u64, u64)>)> {
+    fn ranges(&self) -> Vec<Range> {
         let range = |(_, saved): &(String, SavedSegment)| {
             let range = &saved.range;
             (range.session, range.end, range.from.map(|from| (from, range.until)))

@@ -319,9 +319,10 @@ mod tests {
     #[test]
     fn what_is_not_known_exactly_is_no_moment() {
         let joined = DumpStart { is_exact: false, ..dump(1000, "r1", 100) };
-        assert_eq!(journal().moments(&[joined.clone()])[0], (1005, 1100));
+        let joined = [joined];
+        assert_eq!(journal().moments(&joined)[0], (1005, 1100));
         let unreached = Unreached { before: None, after: Some(1005) };
-        assert_eq!(journal().plan(&[joined], Some(1000)), Err(unreached));
+        assert_eq!(journal().plan(&joined, Some(1000)), Err(unreached));
         // The clock was an hour ahead, and was put back.
         let moved = coverage(&[
             range("a", 0, (100, 200), (Some(5000), 6000)),

@@ -27,10 +27,12 @@ use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::redis;
 use crate::cli::open_repository::open;
+use crate::cli::reading::Reading;
 use crate::cli::redis::{
     KnownServers, NamedRedis, RedisPasswordArgs, facts_of, failed, named_redis, now, ready_state,
     remember,
 };
+use crate::cli::redis_archive::RedisArchive;
 use crate::cli::signals::signals;
 use crate::cli::time::fixed_span;
 use crate::clock::{SystemClock, now_ms};
@@ -54,6 +56,8 @@ use crate::units::{parse_size, parse_span};
 const TICK: Duration = Duration::from_millis(20);
 /// A server that does nothing is saved so often, which proves that it did nothing.
 const IDLE_SAVE_AFTER: Duration = Duration::from_mins(5);
+/// How often is looked whether the dump is still kept.
+const LOOK_AFTER: Duration = Duration::from_hours(1);
 /// How long to wait before something that failed is tried anew: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -99,6 +103,8 @@ struct Streamer<'a> {
     receiving: Arc<Receiving>,
     /// It goes on between connections, so that what was done meanwhile has its time too.
     watch: Arc<Watch>,
+    /// When was looked whether a dump is kept that leads to what is saved.
+    looked: Option<Instant>,
     saves: u64,
     dumps: u64,
 }
@@ -133,6 +139,7 @@ pub fn run(args: &StreamArgs, context: &Context) -> Result<Exit, CommandError> {
         flush_every: fixed_span(args.flush_every)?,
         receiving: Arc::new(Receiving::new(spool)),
         watch,
+        looked: None,
         saves: 0,
         dumps: 0,
     };
@@ -381,9 +388,36 @@ impl Streamer<'_> {
                 if self.save_waiting()? {
                     return Ok(true);
                 }
+                if self.leads_nowhere()? {
+                    return Ok(false);
+                }
             }
             std::thread::sleep(TICK);
         }
+    }
+
+    /// Whether no dump is kept that leads to what was saved: then the next connection takes one.
+    fn leads_nowhere(&mut self) -> Result<bool, CommandError> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AFTER) {
+            return Ok(false);
+        }
+        let mut series = JournalSeries::read(&self.state, &self.source, now_ms())?;
+        let Some(line) = series.line.clone() else { return Ok(false) };
+        // A store that is away is asked after the next save.
+        let Ok(reading) = Reading::open(self.context) else { return Ok(false) };
+        let kept = RedisArchive::read(&reading, self.context, &self.server.name);
+        self.looked = Some(Instant::now());
+        if kept.map_or(true, |kept| kept.leads_to(&line)) {
+            return Ok(false);
+        }
+        let _lock = self.state.lock(&lock_name(&self.source))?;
+        series.line = None;
+        series.write(&self.state, &self.source)?;
+        let (name, id) = (&self.server.name, redis::GAP.id);
+        self.context.output.warning(&format!(
+            "no dump is kept from which the journal of {name} leads on: a new one is taken ({id})"
+        ));
+        Ok(true)
     }
 
     /// Saves what waits; a store that does not answer is tried again until it does. Whether we were
