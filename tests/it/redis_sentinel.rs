@@ -125,11 +125,8 @@ fn password_file(program: &Program) -> String {
     path
 }
 
-#[test]
-fn redis_sentinel_names_the_primary_before_and_after_a_failover() {
-    let (first, second) = (free_port(), free_port());
-    let Some(mut primary) = server(first, &[]) else { return };
-    primary.fill(5000);
+/// A replica of a server, and a sentinel that knows both.
+fn watched(first: u16, second: u16) -> (RedisServer, Sentinel) {
     let follow = ["--replicaof", "127.0.0.1", &first.to_string()];
     let replica = server(second, &follow).unwrap();
     replica.wait_until("the replica is in step", |info| info.contains("master_link_status:up"));
@@ -141,6 +138,15 @@ fn redis_sentinel_names_the_primary_before_and_after_a_failover() {
             said.contains(&second.to_string()) && said.contains("master-link-status ok")
         })
     });
+    (replica, sentinel)
+}
+
+#[test]
+fn redis_sentinel_names_the_primary_before_and_after_a_failover() {
+    let (first, second) = (free_port(), free_port());
+    let Some(mut primary) = server(first, &[]) else { return };
+    primary.fill(5000);
+    let (replica, sentinel) = watched(first, second);
     let program = repository();
     let password = password_file(&program);
     // One that is not there, one that is wrong, one that is right.
@@ -184,17 +190,7 @@ fn redis_stream_follows_the_primary_that_sentinels_name() {
     let (first, second) = (free_port(), free_port());
     let Some(mut primary) = server(first, &[]) else { return };
     primary.fill(100);
-    let follow = ["--replicaof", "127.0.0.1", &first.to_string()];
-    let replica = server(second, &follow).unwrap();
-    replica.wait_until("the replica is in step", |info| info.contains("master_link_status:up"));
-    let sentinel = Sentinel::start(first);
-    sentinel.wait_until("it knows the replica", |connection| {
-        let reply = ask(connection.unwrap(), "SENTINEL REPLICAS db");
-        reply.is_ok_and(|reply| {
-            let said = shown(reply);
-            said.contains(&second.to_string()) && said.contains("master-link-status ok")
-        })
-    });
+    let (replica, sentinel) = watched(first, second);
     let program = repository();
     let password = password_file(&program);
     let named = format!("cache=redis+sentinel://127.0.0.1:{}/db", sentinel.port);
