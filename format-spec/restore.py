@@ -597,8 +597,10 @@ STREAM_HEAD = [("t", "t"), "n", "n", "n"]
 SEEN = ["n", "n", "n", "n", "n"]
 PENDING = ((24, "n"), ("t", 8, (16,)))
 PENDING_3 = ((24, "n"), ("t", 16, (16,)))
+SENT = ["n", "n", ("t", ("t", "n", "n")), "n", "n"]
 # t: text, n: number, s: score, m: what a module wrote, a number: so many bytes, (…): a count and so
-# many of these.
+# many of these, [[…], (…)]: a count, the first ones, and so many of the others, {…}: a number, and
+# what follows it.
 VALUES = dict.fromkeys([0, 9, 10, 11, 12, 13, 16, 17, 20], ["t"])
 VALUES.update(dict.fromkeys([1, 14], [("t",)]))
 VALUES.update({
@@ -606,7 +608,11 @@ VALUES.update({
     15: STREAM_HEAD + [("t", "n", "n") + PENDING],
     19: STREAM_HEAD + SEEN + [("t", "n", "n", "n") + PENDING],
     21: STREAM_HEAD + SEEN + [("t", "n", "n", "n") + PENDING_3]})
-VALUES_OF = {"redis": {**VALUES, 24: [8, ("n", "t", "t")], 25: [8, "t"]},
+STREAM = STREAM_HEAD + SEEN
+VALUES_OF = {"redis": {**VALUES, 24: [8, ("n", "t", "t")], 25: [8, "t"], 30: ["t"],
+                       26: STREAM + [("t", "n", "n", "n") + PENDING_3] + SENT,
+                       27: STREAM + [("t", "n", "n", "n") + PENDING_3 + ((16,),)] + SENT,
+                       28: [[[{0: [], 1: ["n"]}], ("n", {0: ["t"], 1: [8], 2: [8], 3: ["t"]})]]},
              "valkey": {**VALUES, 22: [("t", "t", 8)]}}
 TABLES = {2, 4, 22, 24}
 
@@ -657,6 +663,12 @@ def parts_of(steps, data, at):
         else:
             count, end = number_at(data, at)
             yield False, at, end
+            if isinstance(step, dict):
+                need(count in step, "a value holds something unknown")
+                step, count = step[count], 1
+            elif isinstance(step, list):
+                end = yield from parts_of(step[0], data, end)
+                step = step[1]
             for _ in range(count):
                 end = yield from parts_of(step, data, end)
             at = end

@@ -60,6 +60,7 @@ mod redis_fuzz;
 mod redis_hostile;
 mod redis_into;
 mod redis_moments;
+mod redis_newest;
 mod redis_records;
 mod redis_sentinel;
 mod redis_server;

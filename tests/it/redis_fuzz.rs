@@ -2,8 +2,9 @@
 //! in every run of the tests.
 
 use crate::household::noise;
+use crate::redis_newest::newest;
 use crate::redis_records::{SMALL, small_dump};
-use crate::redis_vectors::{dump_sample, old_and_new_sample, sample, valkey_sample};
+use crate::redis_vectors::{dump_sample, newest_sample, old_and_new_sample, sample, valkey_sample};
 
 #[path = "../../fuzz/src/redis.rs"]
 mod targets;
@@ -78,6 +79,7 @@ fn changed_dumps_come_back_whatever_they_are() {
         small_dump("", &[SMALL, b"\x16\x01h\x01\x01f\x01v\x01\x02\x03\x04\x05\x06\x07\x08", SMALL].concat()),
         small_dump("", b"\x0f\x01a\x01\x01k\x01l\x01\x01\x01\x01\x01g\x01\x01\x00\x00\x15\x01b\x00\x01\x01\x01\x01\x01\x01\x01\x01\x00"),
         small_dump("", b"\xf7\x05\x02\x01\x00\xf4\x01\x02\x03\xf5\x03fun\xf3\x01abcd\x05\x01x\x00\x00\x01a\x01b"),
+        small_dump("", &newest()),
     ];
     for round in 0..4000 {
         let seed = mutated(&seeds[round % seeds.len()], &mut dice);
@@ -95,9 +97,9 @@ fn changed_dumps_come_back_whatever_they_are() {
 #[test]
 fn changed_parts_and_columns_are_read_or_refused() {
     let mut dice = Dice(noise(12, 1 << 20).into_iter());
-    let samples = [sample(), valkey_sample(), old_and_new_sample()];
+    let samples = [sample(), valkey_sample(), old_and_new_sample(), newest_sample()];
     for round in 0..6000 {
-        let (records, headers) = &samples[round % 3];
+        let (records, headers) = &samples[round / 8 % samples.len()];
         let column = data_encoding::BASE64.decode(headers.column.as_bytes()).unwrap();
         let kind = (round % 8) as u8;
         let seed = match kind {

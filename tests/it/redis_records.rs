@@ -121,6 +121,11 @@ fn last_accesses_and_frequencies_come_back() {
 fn restore_py_gives_the_dump_back() {
     let Some(server) = RedisServer::start("redis-7", &[]) else { return };
     script(&server, FILL);
+    restore_py_gives_back(&server);
+}
+
+/// The dump of a server, by what the specification says alone.
+pub fn restore_py_gives_back(server: &RedisServer) {
     server.ask("SAVE");
     let program = Program::new();
     let key = program.arg("key");

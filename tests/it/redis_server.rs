@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// The servers that tests run with.
-pub const KINDS: [&str; 3] = ["redis-6", "redis-7", "valkey-9"];
+pub const KINDS: [&str; 4] = ["redis-6", "redis-7", "redis-8", "valkey-9"];
 
 /// The program of a server; where it is not there that is said, and the test is skipped.
 pub fn server_program(kind: &str) -> Option<PathBuf> {
@@ -30,6 +30,10 @@ pub fn server_program(kind: &str) -> Option<PathBuf> {
     let path = folder.join("redis-server");
     if path.exists() {
         return Some(path);
+    }
+    if std::env::var("HOLDFAST_TESTS_WITHOUT").is_ok_and(|without| without == kind) {
+        eprintln!("skipped: {kind} cannot be had on this system");
+        return None;
     }
     let is_needed = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(!is_needed, "{} is not there: tests/run installs it", path.display());
@@ -43,7 +47,11 @@ pub fn public_program(kind: &str) -> Option<TempDir> {
     let program = server_program(kind)?;
     let folder = tempfile::Builder::new().prefix("redis").tempdir_in("/tmp").unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(program, folder.path().join("redis-server")).unwrap();
+    // With what it may need beside it.
+    for file in fs::read_dir(program.parent().unwrap()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
     Some(folder)
 }
 
@@ -191,9 +199,15 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
-/// Whether a dump is one, by the server's own tool.
-pub fn check_dump(dump: &Path) {
-    let output = Command::new("redis-check-rdb").arg(dump).output().unwrap();
+/// Whether a dump is one, by the tool of Redis: that of a new server is its program by that name.
+pub fn check_dump(kind: &str, dump: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tool = PathBuf::from("redis-check-rdb");
+    if kind == "redis-8" {
+        tool = folder.path().join(tool);
+        std::os::unix::fs::symlink(server_program(kind).unwrap(), &tool).unwrap();
+    }
+    let output = Command::new(tool).arg(dump).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("RDB looks OK"), "{said}");
 }

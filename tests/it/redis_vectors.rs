@@ -165,8 +165,34 @@ pub fn old_and_new_sample() -> (Vec<u8>, PartHeaders) {
     part_of("redis", &dump, DumpOrder::Server)
 }
 
-/// A stream of that type, with a group, a pending entry and a consumer.
-fn stream(kind: u8, times_bytes: usize) -> Vec<u8> {
+/// A part with what Redis writes since 8.6: streams, arrays, hashes of templates, metadata.
+pub fn newest_sample() -> (Vec<u8>, PartHeaders) {
+    let record = |bytes: &[u8], prefix| (AtomKind::Record, 0, bytes.to_vec(), prefix);
+    let array = b"\x1c\x01t\x04\x01\x07\x00\x03\x01a\x01\x01xxxxxxxx\x02\x02yyyyyyyy\x80\x00\x01\x86\xa0\x00";
+    let mut packed = Vec::new();
+    Compressor::default().compress(&[b'q'; 300], &mut packed);
+    let mut long = array.to_vec();
+    long.push(0xc3);
+    put_number(&mut long, packed.len() as u64);
+    put_number(&mut long, 300);
+    long.extend_from_slice(&packed);
+    let dump = [
+        record(&stream(26, 16), 0),
+        record(&stream(27, 16), 0),
+        record(&long, 0),
+        record(b"\x1c\x01u\x01\x00\x05\x03\x02zz", 0),
+        record(b"\x1c\x01v\x00\x00", 0),
+        record(
+            b"\xfc\x01\x02\x03\x04\x05\x06\x07\x08\xf3\x01abcd\x05\x03xyz\x00\x1e\x01w\x02lp",
+            21,
+        ),
+    ];
+    part_of("redis", &dump, DumpOrder::Server)
+}
+
+/// A stream of that type, with a group, a pending entry and a consumer; with a producer and what was
+/// given back, where it has such.
+pub fn stream(kind: u8, times_bytes: usize) -> Vec<u8> {
     let mut out = vec![kind, 1, b's', 1, 4, 1, 2, 3, 4, 3, b'a', b'b', b'c', 1, 2, 3];
     out.extend_from_slice(if kind == 15 { &[] } else { &[1, 1, 0, 0, 5] });
     out.extend_from_slice(b"\x01\x01g\x02\x03");
@@ -177,6 +203,15 @@ fn stream(kind: u8, times_bytes: usize) -> Vec<u8> {
     out.extend_from_slice(&vec![8; times_bytes]);
     out.push(1);
     out.extend_from_slice(&[9; 16]);
+    if kind == 27 {
+        out.push(2);
+        out.extend_from_slice(&[7; 32]);
+    }
+    if kind >= 26 {
+        out.extend_from_slice(
+            b"\x40\x64\x40\x64\x01\x01p\x02\x02i1\x41\x00\x00\x02i2\x05\x06\x02\x01",
+        );
+    }
     out
 }
 

@@ -410,6 +410,7 @@ fn redis_samples() -> Vec<Vector> {
         dump,
         part_of("valkey", redis_vectors::valkey_sample()),
         part_of("old-and-new", redis_vectors::old_and_new_sample()),
+        part_of("newest", redis_vectors::newest_sample()),
         part.refused("cut", |bytes| bytes.truncate(bytes.len() - 1)),
         part.refused("another-text", |bytes| bytes[7] ^= 1),
         part,

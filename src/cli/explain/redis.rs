@@ -158,14 +158,15 @@ evicted some (maxmemory with another policy than noeviction), or somebody else w
 What to do: keep others away, raise maxmemory, FLUSHALL, and run it again.";
     UNFIT_DUMP: "HF-REDIS-033", Refused, "the dump cannot be loaded by commands",
 "It is not whole, or holds what no command can say: what a module keeps beside its keys, slots that
-were on their way between nodes, or something newer than this program. Nothing was written.
+were on their way between nodes, hashes whose fields stand in a template of the dump (HIMPORT), or
+something newer than this program. Nothing was written.
 
 What to do: restore the file, which is what the server sent, and start a server on it:
 holdfast restore SNAPSHOT --target dump.rdb";
     NO_SERVER: "HF-REDIS-034", Usage, "no server program that reads the dump was found",
 "A drill starts a server of its own. It needs one that reads dumps of that version: Redis 5 and 6
-read version 9, Redis 7.0 version 10, 7.2 version 11, 7.4 version 12; Valkey 9 reads its own, and
-those of Redis up to 11.
+read version 9, Redis 7.0 version 10, 7.2 version 11, 7.4 version 12, 8.6 version 13, 8.8
+version 14, 8.10 version 15; Valkey 9 reads its own, and those of Redis up to 11.
 
 What to do: install one, or name it: --redis-server PROGRAM, or redis-server = \"PROGRAM\" in
 [sources.NAME].";

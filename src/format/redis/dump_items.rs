@@ -6,10 +6,12 @@
 
 use crate::format::redis::dump_end::Ending;
 use crate::format::redis::dump_parts::{DumpParts, Kind, Next};
+use crate::format::redis::grammar::{Dialect, KEY_META, Walk};
 use crate::format::redis::opcode::{
     AUX, EXPIRE_MS, EXPIRE_S, FREQUENCY, FUNCTION, IDLE, KEY_META_OR_SLOT_IMPORT, MODULE_AUX,
-    is_framing,
+    TEMPLATE_HASH, TEMPLATE_VALUES, is_framing,
 };
+use crate::format::redis::record::walked;
 use crate::format::redis::text::{Front, number, put_plain, text_length};
 
 /// Longest key, in bytes.
@@ -36,6 +38,8 @@ pub struct Key {
     pub idle_seconds: Option<u64>,
     /// Frequency of access.
     pub frequency: Option<u8>,
+    /// What modules keep beside it, with its opcode: a server takes it before the type.
+    pub metadata: Vec<u8>,
     /// Type of its value.
     pub value_type: u8,
     /// Its value has no elements: a server that loads the dump leaves it out.
@@ -70,7 +74,8 @@ pub enum Head {
 pub enum Item<'a> {
     /// Something begins; with the number of its bytes where it is short.
     Begin(&'a Head, Option<u64>),
-    /// Its next bytes. The first of all is the type, or the opcode of a function.
+    /// Its next bytes. The first of all is the type, behind what modules keep beside the key, or
+    /// the opcode of a function.
     Bytes(&'a [u8]),
     /// It has ended.
     End,
@@ -237,8 +242,8 @@ impl DumpItems {
                 each(Item::Bytes(bytes))?;
             }
             Some(&MODULE_AUX) => self.refuse("what a module keeps beside the keys"),
-            Some(&KEY_META_OR_SLOT_IMPORT) => {
-                self.refuse("slots that were on their way, or what a module keeps beside a key");
+            Some(&KEY_META_OR_SLOT_IMPORT) if self.parts.dialect() == Dialect::Valkey => {
+                self.refuse("slots that were on their way");
             }
             Some(&AUX) | None => {}
             Some(code) if is_framing(*code) => {}
@@ -258,11 +263,15 @@ impl DumpItems {
         match key_of(&front, self.parts.database()) {
             Front::Is(mut key, value_at) => {
                 let value = &front[value_at as usize..];
-                let length = is_complete.then_some(1 + value.len() as u64);
                 key.is_empty = COUNTED_TYPES.contains(&key.value_type) && value == [0];
-                let value_type = [key.value_type];
+                let mut before = key.metadata.clone();
+                before.push(key.value_type);
+                if matches!(key.value_type, TEMPLATE_HASH | TEMPLATE_VALUES) {
+                    self.refuse("a hash whose fields stand in a template of the dump");
+                }
+                let length = is_complete.then_some((before.len() + value.len()) as u64);
                 each(Item::Begin(&Head::Key(key), length))?;
-                each(Item::Bytes(&value_type))?;
+                each(Item::Bytes(&before))?;
                 if !value.is_empty() {
                     each(Item::Bytes(value))?;
                 }
@@ -297,6 +306,7 @@ fn key_of(bytes: &[u8], database: u64) -> Front<Key> {
         expiry_ms: None,
         idle_seconds: None,
         frequency: None,
+        metadata: Vec::new(),
         value_type: 0,
         is_empty: false,
     };
@@ -327,6 +337,13 @@ fn key_of(bytes: &[u8], database: u64) -> Front<Key> {
                 let Some(frequency) = rest.first() else { return Front::More };
                 key.frequency = Some(*frequency);
                 1
+            }
+            KEY_META_OR_SLOT_IMPORT => {
+                let Some(length) = walked(&mut Walk::default(), KEY_META, rest) else {
+                    return Front::No;
+                };
+                key.metadata = bytes[at..=at + length].to_vec();
+                length
             }
             value_type => {
                 key.value_type = value_type;

@@ -5,12 +5,13 @@
 //! buffer, which needs [`LOOKAHEAD_BYTES`].
 
 use crate::format::redis::dump_end::{END_BYTES, EndWatch, Ending};
-use crate::format::redis::grammar::{Dialect, Form, Part, Step, Walk, form};
+use crate::format::redis::grammar::{Dialect, Form, KEY_META, Part, Step, Walk, form};
 use crate::format::redis::opcode::{
-    AUX, END, EXPIRE_MS, EXPIRE_S, FREQUENCY, FUNCTION, IDLE, KEY_META_OR_SLOT_IMPORT, MODULE_AUX,
-    RESIZE, SELECT, SLOT_INFO,
+    AUX, END, EXPIRE_MS, EXPIRE_S, FREQUENCY, FUNCTION, HASH_TEMPLATE, IDLE,
+    KEY_META_OR_SLOT_IMPORT, MODULE_AUX, RESIZE, SELECT, SLOT_INFO, TEMPLATE_VALUES,
 };
-use crate::format::redis::text::{Front, number, put_number};
+use crate::format::redis::templates::Templates;
+use crate::format::redis::text::{Front, number, put_number, text_length};
 
 /// A record or element that is longer is not sorted.
 pub const ATOM_BYTES_MAX: usize = 64 * 1024;
@@ -81,6 +82,7 @@ pub struct DumpParts {
     database: u64,
     table: u8,
     created: Option<u64>,
+    templates: Templates,
 }
 
 impl Default for DumpParts {
@@ -97,6 +99,7 @@ impl Default for DumpParts {
             database: 0,
             table: 0,
             created: None,
+            templates: Templates::default(),
         }
     }
 }
@@ -262,6 +265,10 @@ impl DumpParts {
                 self.is_bound |= self.has_records;
                 self.between(bytes, &[Step::Number, Step::Module])
             }
+            (HASH_TEMPLATE, Dialect::Redis) => {
+                self.templates.see(&bytes[1..]);
+                self.between(bytes, &[Step::Number, Step::Each(&[Step::Text])])
+            }
             (KEY_META_OR_SLOT_IMPORT, Dialect::Valkey) => {
                 self.between(bytes, &[Step::Text, Step::Each(&[Step::Number, Step::Number])])
             }
@@ -346,7 +353,7 @@ impl DumpParts {
                     Front::No => return Front::No,
                 },
                 Some(&KEY_META_OR_SLOT_IMPORT) if self.dialect == Dialect::Redis => {
-                    match self.passed(rest, &[Step::Each(&[Step::Bytes(4), Step::Module])]) {
+                    match self.passed(rest, KEY_META) {
                         Front::Is((), length) => length as usize,
                         Front::More if rest.len() >= ATOM_BYTES_MAX => return Front::No,
                         other => return other,
@@ -369,9 +376,12 @@ impl DumpParts {
             Front::No => return Front::No,
         };
         let Some(&kind) = bytes.get(prefix) else { return Front::More };
+        if (kind, self.dialect) == (TEMPLATE_VALUES, Dialect::Redis) {
+            return self.template_values(bytes, prefix + 1);
+        }
         let Some(form) = form(self.dialect, kind) else { return Front::No };
         let key_at = prefix + 1;
-        let key = match crate::format::redis::text::text_length(&bytes[key_at..]) {
+        let key = match text_length(&bytes[key_at..]) {
             Front::Is((), length) => length,
             Front::More => return Front::More,
             Front::No => return Front::No,
@@ -395,6 +405,24 @@ impl DumpParts {
             }
         }
         if at > bytes.len() { Front::More } else { Front::Is(Kind::Record { prefix }, at as u64) }
+    }
+
+    /// A record that cannot be told apart without the templates of the dump: it stays where it is.
+    fn template_values(&mut self, bytes: &[u8], key_at: usize) -> Front<Kind> {
+        let key = match text_length(&bytes[key_at..]) {
+            Front::Is((), length) if length <= ATOM_BYTES_MAX as u64 => length as usize,
+            Front::More => return Front::More,
+            Front::Is(..) | Front::No => return Front::No,
+        };
+        match self.templates.fields(bytes.get(key_at + key..).unwrap_or_default()) {
+            Front::Is(fields, length) => {
+                let walk = Walk::repeated(&[Step::Text], fields);
+                self.long = Some(Long { walk, pending: 0, value: None });
+                Front::Is(Kind::Between, (key_at + key) as u64 + length)
+            }
+            Front::More => Front::More,
+            Front::No => Front::No,
+        }
     }
 
     fn long_record(

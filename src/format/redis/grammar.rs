@@ -2,13 +2,19 @@
 //!
 //! Tables, no code: a value is skipped or rewritten by walking them. Where one number means two
 //! things, the magic of the dump decides ([`Dialect`]).
+//!
+//! Source: `rdb.c` of Redis and Valkey. Types 26, 27, 28 and 30 of Redis are what 8.10 writes and
+//! takes, and what readers say that were made apart from it: of all `internal/rdb` of Rediscope, of
+//! streams also an importer for `FalkorDB`, of arrays `src/parser` of rdbinsight, of templates the
+//! tests of Redis with damaged dumps. Types 29 and 31 stand in values that `DUMP` gives, in no dump;
+//! 33 is of a rate limiter that 8.10 is not built with.
 
 use crate::format::redis::text::{Front, number, text_length};
 
 /// Whose dump it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// `REDIS0001` to `REDIS0014`.
+    /// `REDIS0001` to `REDIS0015`.
     Redis,
     /// `VALKEY080`.
     Valkey,
@@ -27,11 +33,15 @@ pub enum Step {
     Score,
     /// A number, and these steps as often.
     Each(&'static [Step]),
+    /// A number, the first steps once, and the second ones as often as it says.
+    EachAfter(&'static [Step], &'static [Step]),
+    /// A number that says which of these steps follow; no other may stand there.
+    OneOf(&'static [(u64, &'static [Step])]),
     /// Parts that say what they are, up to an end mark: what modules write.
     Module,
 }
 
-use Step::{Bytes, Each, Module, Number, Score, Text};
+use Step::{Bytes, Each, EachAfter, Module, Number, OneOf, Score, Text};
 
 /// How a type is written.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,11 +124,69 @@ static STREAM_3: Form = plain(&[
     ]),
 ]);
 
+/// With what each producer has sent of late, so that it is not taken twice.
+static STREAM_4: Form = plain(&[
+    Each(&[Text, Text]),
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Each(&[
+        Text,
+        Number,
+        Number,
+        Number,
+        Each(&[Bytes(24), Number]),
+        Each(&[Text, Bytes(16), Each(&[Bytes(16)])]),
+    ]),
+    Number,
+    Number,
+    Each(&[Text, Each(&[Text, Number, Number])]),
+    Number,
+    Number,
+]);
+/// With entries that a consumer of a group gave back.
+static STREAM_5: Form = plain(&[
+    Each(&[Text, Text]),
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Number,
+    Each(&[
+        Text,
+        Number,
+        Number,
+        Number,
+        Each(&[Bytes(24), Number]),
+        Each(&[Text, Bytes(16), Each(&[Bytes(16)])]),
+        Each(&[Bytes(16)]),
+    ]),
+    Number,
+    Number,
+    Each(&[Text, Each(&[Text, Number, Number])]),
+    Number,
+    Number,
+]);
+/// Elements with their places; before them, where that is known, the place of the next one.
+static ARRAY: Form = plain(&[EachAfter(
+    &[OneOf(&[(0, &[]), (1, &[Number])])],
+    &[Number, OneOf(&[(0, &[Text]), (1, &[Bytes(8)]), (2, &[Bytes(8)]), (3, &[Text])])],
+)]);
+
 /// How values of that type are written; `None` where that is not known.
 #[must_use]
 pub fn form(dialect: Dialect, kind: u8) -> Option<&'static Form> {
     Some(match (kind, dialect) {
-        (0 | 9..=13 | 16 | 17 | 20, _) => &TEXT,
+        // 30: a hash whose fields stand in a template of the dump.
+        (0 | 9..=13 | 16 | 17 | 20, _) | (30, Dialect::Redis) => &TEXT,
         (1 | 14, _) => &TEXTS,
         (2, _) => &SET,
         (3, _) => &SCORED,
@@ -132,9 +200,15 @@ pub fn form(dialect: Dialect, kind: u8) -> Option<&'static Form> {
         (22, Dialect::Valkey) => &HASH_TIMED_VALKEY,
         (24, Dialect::Redis) => &HASH_TIMED,
         (25, Dialect::Redis) => &TEXT_TIMED,
+        (26, Dialect::Redis) => &STREAM_4,
+        (27, Dialect::Redis) => &STREAM_5,
+        (28, Dialect::Redis) => &ARRAY,
         _ => return None,
     })
 }
+
+/// What modules keep beside a key of Redis: for each its class, and what it wrote.
+pub static KEY_META: &[Step] = &[Each(&[Bytes(4), Module])];
 
 /// The mark at which what a module wrote ends.
 const MODULE_END: u64 = 0;
@@ -174,6 +248,12 @@ impl Walk {
         let mut walk = Self::default();
         walk.begin(steps);
         walk
+    }
+
+    /// Walks over these steps so many times.
+    #[must_use]
+    pub fn repeated(steps: &'static [Step], times: u64) -> Self {
+        Self { open: vec![(steps, 0, times)], in_module: false }
     }
 
     /// As [`Walk::new`], with the memory there is.
@@ -232,11 +312,29 @@ impl Walk {
                 Front::More => Front::More,
                 Front::No => Front::No,
             },
+            EachAfter(..) | OneOf(_) => return self.next_of_choice(bytes),
         };
         if matches!(passed, Front::Is(..)) {
             *done += 1;
         }
         passed
+    }
+
+    /// A number, and what it says of the steps that follow.
+    fn next_of_choice(&mut self, bytes: &[u8]) -> Front<Part> {
+        let Front::Is(value, length) = number(bytes) else { return of_number(bytes) };
+        let Some((steps, done, _)) = self.open.last_mut() else { return Front::No };
+        let step = &steps[*done];
+        *done += 1;
+        match step {
+            EachAfter(once, each) => self.open.extend([(*each, 0, value), (*once, 0, 1)]),
+            OneOf(choices) => match choices.iter().find(|(choice, _)| *choice == value) {
+                Some((_, chosen)) => self.open.push((chosen, 0, 1)),
+                None => return Front::No,
+            },
+            _ => return Front::No,
+        }
+        Front::Is(Part::Other, length)
     }
 
     /// The number of elements that are left to the innermost repetition.
@@ -315,10 +413,39 @@ mod tests {
     }
 
     #[test]
+    fn a_count_and_a_choice_may_stand_before_what_they_are_of() {
+        let array: &[u8] =
+            b"\x04\x01\x07\x00\x03\x01a\x01\x01xxxxxxxx\x02\x02yyyyyyyy\x41\x00\x00\x02bc";
+        let wanted = [1, 1, 1, 1, 1, 2, 1, 1, 8, 1, 1, 8, 2, 1, 3];
+        assert_eq!(lengths(ARRAY.steps, array), wanted);
+        assert_eq!(lengths(ARRAY.steps, b"\x01\x00\x05\x03\x01a"), [1, 1, 1, 1, 2]);
+        assert_eq!(lengths(ARRAY.steps, b"\x00\x00"), [1, 1]);
+        for unknown in [&b"\x01\x02\x05\x03\x01a"[..], b"\x01\x00\x05\x04\x01a", b"\x01\xc0"] {
+            assert!(walks_into(ARRAY.steps, unknown, Front::No), "{unknown:?}");
+            assert!(walks_into(ARRAY.steps, &unknown[..1], Front::More));
+        }
+    }
+
+    /// Whether a walk comes to where this stands.
+    fn walks_into(steps: &'static [Step], bytes: &[u8], end: Front<Part>) -> bool {
+        let (mut walk, mut at) = (Walk::new(steps), 0);
+        while !walk.is_done() {
+            match walk.next(bytes.get(at..).unwrap_or_default()) {
+                Front::Is(_, length) => at += length as usize,
+                other => return other == end,
+            }
+        }
+        false
+    }
+
+    #[test]
     fn a_number_means_what_the_magic_says() {
         assert_eq!(form(Dialect::Valkey, 22), Some(&HASH_TIMED_VALKEY));
         assert_eq!(form(Dialect::Redis, 22), None);
         assert_eq!(form(Dialect::Valkey, 24), None);
+        for kind in [26, 27, 28, 30] {
+            assert!(form(Dialect::Redis, kind).is_some() && form(Dialect::Valkey, kind).is_none());
+        }
     }
 
     #[test]

@@ -112,6 +112,7 @@ mod tests {
             expiry_ms,
             idle_seconds: None,
             frequency: None,
+            metadata: Vec::new(),
             value_type,
             is_empty: false,
         };

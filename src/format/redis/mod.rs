@@ -28,4 +28,5 @@ pub mod record;
 pub mod replay;
 pub mod server_facts;
 pub mod stored;
+pub mod templates;
 pub mod text;

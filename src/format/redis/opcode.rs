@@ -1,7 +1,10 @@
 //! The codes that stand between the records of a dump, and before them.
 //!
-//! Source: `rdb.h` of Redis and Valkey.
+//! Source: `rdb.h` of Redis and Valkey; of templates what Redis 8.10 writes, and `internal/rdb` of
+//! Rediscope; of what modules keep beside a key `keymeta.c` of Redis.
 
+/// Redis: the names of the fields that hashes share.
+pub const HASH_TEMPLATE: u8 = 242;
 /// Redis: what a module keeps beside a key. Valkey: slots that were on their way.
 pub const KEY_META_OR_SLOT_IMPORT: u8 = 243;
 /// Slots of a cluster and their sizes.
@@ -27,8 +30,13 @@ pub const SELECT: u8 = 254;
 /// The end.
 pub const END: u8 = 255;
 
+/// Redis: type of a hash in one text, its fields those of the template that the text begins with.
+pub const TEMPLATE_HASH: u8 = 30;
+/// Redis: type of a hash in a text for each field of the template that stands before them.
+pub const TEMPLATE_VALUES: u8 = 32;
+
 /// Whether a part between records that begins so holds no data of its own.
 #[must_use]
 pub fn is_framing(code: u8) -> bool {
-    matches!(code, SLOT_INFO | RESIZE | SELECT | END)
+    matches!(code, HASH_TEMPLATE | SLOT_INFO | RESIZE | SELECT | END)
 }

@@ -84,7 +84,10 @@ impl ServerProgram {
                 (5 | 6, _) => 9,
                 (7, 0 | 1) => 10,
                 (7, 2 | 3) => 11,
-                (7, _) => 12,
+                (7, _) | (8, ..4) => 12,
+                (8, 4..8) => 13,
+                (8, 8 | 9) => 14,
+                (8, 10) => 15,
                 _ => u32::MAX,
             },
             (Dialect::Valkey, Dialect::Valkey, _) => u32::MAX,
@@ -102,12 +105,15 @@ pub fn needed(dialect: Dialect, version: u32) -> String {
         10 => "7.0",
         11 => "7.2",
         12 => "7.4",
-        _ => "8",
+        13 => "8.6",
+        14 => "8.8",
+        _ => "8.10",
     };
     match dialect {
         Dialect::Valkey => "Valkey 9 or newer".to_owned(),
         Dialect::Redis if version <= 11 => format!("Redis {redis} or newer, or Valkey"),
-        Dialect::Redis => format!("Redis {redis} or newer"),
+        Dialect::Redis if version <= 15 => format!("Redis {redis} or newer"),
+        Dialect::Redis => format!("a newer Redis than {redis}"),
     }
 }
 
@@ -127,8 +133,16 @@ mod tests {
         let valkey = program("Valkey server v=9.1.2 sha=0").unwrap();
         assert!(valkey.reads(Dialect::Valkey, 80) && valkey.reads(Dialect::Redis, 11));
         assert!(!valkey.reads(Dialect::Redis, 12));
-        assert!(program("Redis server v=9.0.0").unwrap().reads(Dialect::Redis, 14));
+        for (version, newest) in [("8.2.3", 12), ("8.6.1", 13), ("8.8.1", 14), ("8.10.2", 15)] {
+            let redis = program(&format!("Redis server v={version} sha=0")).unwrap();
+            assert!(
+                redis.reads(Dialect::Redis, newest) && !redis.reads(Dialect::Redis, newest + 1)
+            );
+        }
+        assert!(program("Redis server v=9.0.0").unwrap().reads(Dialect::Redis, 16));
         assert_eq!(program("nginx version: 1"), None);
         assert_eq!(needed(Dialect::Redis, 10), "Redis 7.0 or newer, or Valkey");
+        assert_eq!(needed(Dialect::Redis, 14), "Redis 8.8 or newer");
+        assert_eq!(needed(Dialect::Redis, 16), "a newer Redis than 8.10");
     }
 }
