@@ -47,6 +47,7 @@ pub mod private_file;
 pub mod progress;
 pub mod reading;
 pub mod redis;
+pub mod redis_append_only;
 pub mod redis_archive;
 #[cfg(feature = "mount")]
 pub mod redis_assertion;

@@ -18,11 +18,12 @@ use crate::cli::explain::{postgres, redis, restore as explain_restore, usage};
 use crate::cli::isolated::Stopwatch;
 use crate::cli::reading::Reading;
 use crate::cli::redis::failed;
+use crate::cli::redis_append_only::facts_of as append_only_facts;
 use crate::cli::redis_archive::{RedisArchive, shown_ms};
 use crate::cli::redis_assertion::Assertion;
 use crate::cli::redis_checks::{asking, assertion, digest, keys, newest, replayed};
 use crate::cli::redis_found::{FoundDump, find};
-use crate::cli::redis_moment::{MomentOptions, MomentServer, not_started, program, user};
+use crate::cli::redis_moment::{MomentOptions, MomentServer, Way, not_started, program, user};
 use crate::cli::run_folder::run_folder;
 use crate::cli::selector::Selector;
 use crate::cli::signals::signals;
@@ -71,15 +72,28 @@ impl RedisDrill<'_> {
     ) -> Result<(DrillRecord, Result<(), CommandError>), CommandError> {
         let questions = self.questions()?;
         let user = user(self.args.server.user.as_deref())?;
+        let (newest, snapshot) = reading.select(self.context, selector)?;
+        if let Some(facts) = append_only_facts(&snapshot) {
+            if self.args.point.is_given() {
+                let what = "an append-only file has no other point in time than its end";
+                return Err(CommandError::new(&usage::ARGUMENT, what));
+            }
+            let mut record = self.record(&snapshot.source, newest.name.id.to_string());
+            record.newest = Some(facts.moment);
+            return Ok(self.loaded(reading, Way::Files(&snapshot), (user, &questions), record));
+        }
         let found = find(reading, self.context, selector)?;
         if self.args.point.is_given() {
-            return self.at_moment(reading, &found.snapshot.source, (user, &questions));
+            let moment = moment_of(&self.args.point, self.context)?;
+            let archive = RedisArchive::read(reading, self.context, &found.snapshot.source)?;
+            let plan = archive.plan(moment)?;
+            let id = archive.dumps[plan.dump].found.0.name.id.to_string();
+            let mut record = self.record(&found.snapshot.source, id);
+            record.newest = Some(shown_ms(plan.moment));
+            let way = Way::Journal(&archive, &plan);
+            return Ok(self.loaded(reading, way, (user, &questions), record));
         }
-        let mut record = DrillRecord::new(&found.snapshot.source, self.started_at.to_string());
-        record.snapshot.clone_from(&found.id);
-        METHOD.clone_into(&mut record.method);
-        METHOD.clone_into(&mut record.server);
-        record.point = self.args.point.shown();
+        let mut record = self.record(&found.snapshot.source, found.id.clone());
         record.newest = found.facts.as_ref().map(|facts| facts.moment.clone());
         let ended = self.brought_up(reading, &found, (user, &questions), &mut record);
         self.set_age(&mut record);
@@ -105,22 +119,23 @@ impl RedisDrill<'_> {
         Ok(Questions { database, asserted, newest })
     }
 
-    /// The same of a moment: what the dump and the journal lead to.
-    fn at_moment(
-        &self,
-        reading: &Reading,
-        source: &str,
-        (user, questions): (Option<RunAs>, &Questions),
-    ) -> Result<(DrillRecord, Result<(), CommandError>), CommandError> {
-        let moment = moment_of(&self.args.point, self.context)?;
-        let archive = RedisArchive::read(reading, self.context, source)?;
-        let plan = archive.plan(moment)?;
+    fn record(&self, source: &str, snapshot: String) -> DrillRecord {
         let mut record = DrillRecord::new(source, self.started_at.to_string());
-        record.snapshot = archive.dumps[plan.dump].found.0.name.id.to_string();
+        record.snapshot = snapshot;
         METHOD.clone_into(&mut record.method);
         METHOD.clone_into(&mut record.server);
         record.point = self.args.point.shown();
-        record.newest = Some(shown_ms(plan.moment));
+        record
+    }
+
+    /// The same of what a server loads from more than a dump.
+    fn loaded(
+        &self,
+        reading: &Reading,
+        way: Way<'_>,
+        (user, questions): (Option<RunAs>, &Questions),
+        mut record: DrillRecord,
+    ) -> (DrillRecord, Result<(), CommandError>) {
         signals().arm();
         let mut looked = || -> Result<(), CommandError> {
             let mut watch = Stopwatch(self.begun);
@@ -130,7 +145,7 @@ impl RedisDrill<'_> {
                 program: self.args.redis_server.as_deref(),
                 settings: self.args.server.settings()?,
             };
-            let started = MomentServer::start(self.context, reading, (&archive, &plan), options)?;
+            let started = MomentServer::start(self.context, reading, way, options)?;
             watch.lap(&mut record, "restore and load");
             record.server.clone_from(&started.shown);
             record.ready_seconds = Some(self.begun.elapsed().as_secs_f64());
@@ -143,7 +158,7 @@ impl RedisDrill<'_> {
         };
         let ended = looked();
         self.set_age(&mut record);
-        Ok((record, ended))
+        (record, ended)
     }
 
     fn brought_up(

@@ -8,8 +8,8 @@ use crate::cli::error::CommandError;
 use crate::cli::explain::redis;
 use crate::cli::reading::Reading;
 use crate::cli::redis::failed;
-use crate::cli::redis_archive::Dump;
 use crate::cli::selector::{Selector, Which};
+use crate::format::redis::aof_facts::AofFacts;
 use crate::format::redis::facts::RecordFacts;
 use crate::format::redis::server_facts::{DumpFacts, RedisFacts};
 use crate::format::snapshot::{Root, Snapshot};
@@ -66,12 +66,14 @@ pub fn find(
     Err(CommandError::new(&redis::NO_DUMP, what))
 }
 
-/// Whether the snapshot is a dump of Redis, or a journal of it.
+/// Whether the snapshot is a dump of Redis, a journal or an append-only file of it.
 #[must_use]
 pub fn is_of_redis(snapshot: &Snapshot) -> bool {
     let is_redis = |root: &Root| {
         let facts = root.facts.as_ref().map(RedisFacts::decode);
-        is_dump(root) || matches!(facts, Some(Ok(Some(_))))
+        let is_append_only =
+            root.facts.as_ref().is_some_and(|facts| AofFacts::decode(facts).is_some());
+        is_dump(root) || is_append_only || matches!(facts, Some(Ok(Some(_))))
     };
     snapshot.roots.iter().any(is_redis)
 }
@@ -141,18 +143,6 @@ impl Write for Taker<'_, '_> {
 }
 
 impl FoundDump {
-    /// A dump of a source whose journal leads on from it.
-    #[must_use]
-    pub fn of(dump: &Dump<'_>) -> Self {
-        let (record, snapshot) = &dump.found;
-        Self {
-            id: record.name.id.to_string(),
-            snapshot: snapshot.clone(),
-            path: snapshot.roots.first().map(|root| root.path.clone()).unwrap_or_default(),
-            facts: Some(dump.facts.clone()),
-        }
-    }
-
     /// Gives the bytes of the dump to `take`, in order; their hash is that of the snapshot.
     ///
     /// # Errors

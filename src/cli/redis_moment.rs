@@ -1,5 +1,5 @@
-//! The data of a Redis source at a moment of its journal: a folder in which a server of ours has
-//! loaded them.
+//! The data of a Redis source at a moment of its journal, or of an append-only file: a folder in
+//! which a server of ours has loaded them.
 //!
 //! *Why a server*: what a command does to a key depends on whether the key has expired. Replayed
 //! into a server that works, commands of yesterday would find keys gone that were there when they
@@ -19,13 +19,15 @@ use crate::cli::error::CommandError;
 use crate::cli::explain::{postgres, redis, restore as explain_restore};
 use crate::cli::reading::Reading;
 use crate::cli::redis::failed;
+use crate::cli::redis_append_only::write_files;
 use crate::cli::redis_archive::RedisArchive;
 use crate::cli::redis_found::{FeedError, Take};
 use crate::cli::run_folder::run_folder;
 use crate::cli::signals::signals;
-use crate::format::redis::dump_parts::{DumpParts, LOOKAHEAD_BYTES};
+use crate::format::redis::dump_parts::{DumpParts, LOOKAHEAD_BYTES, is_dump};
 use crate::format::redis::grammar::Dialect;
 use crate::format::redis::reach::Plan;
+use crate::format::snapshot::Snapshot;
 use crate::source::postgres::local_server::{RunAs, user_of};
 use crate::source::postgres::private_folder::PrivateFolder;
 use crate::source::redis::error::RedisError;
@@ -39,6 +41,15 @@ const USERS: [&str; 3] = ["redis", "valkey", "nobody"];
 const LINES_SHOWN: usize = 15;
 /// A server writes all of its data in so long.
 const SAVE_PATIENCE: Duration = Duration::from_hours(6);
+
+/// What leads to the data.
+#[derive(Clone, Copy)]
+pub enum Way<'a> {
+    /// A dump and the commands after it.
+    Journal(&'a RedisArchive<'a>, &'a Plan),
+    /// An append-only file.
+    Files(&'a Snapshot),
+}
 
 /// How the server is started.
 pub struct MomentOptions<'a> {
@@ -60,8 +71,8 @@ pub struct MomentServer {
     pub state: ServerState,
     /// Its program and version.
     pub shown: String,
-    /// Commands after the dump.
-    pub commands: u64,
+    /// Commands after the dump, where that is known.
+    pub commands: Option<u64>,
     run: PathBuf,
     folder: PrivateFolder,
 }
@@ -75,17 +86,30 @@ impl MomentServer {
     pub fn start(
         context: &Context,
         reading: &Reading,
-        (archive, plan): (&RedisArchive<'_>, &Plan),
+        way: Way<'_>,
         options: MomentOptions<'_>,
     ) -> Result<Self, CommandError> {
         let user = options.user;
         let folder = PrivateFolder::create(options.workspace)
             .map_err(|error| CommandError::classify(&error, &postgres::LAYER))?;
         let run = run_folder(folder.path(), user)?;
-        let Written { commands, database_max, .. } = write_folder(reading, archive, plan, &run)?;
+        let (source, form, commands, database_max) = match way {
+            Way::Journal(archive, plan) => {
+                let written = write_folder(reading, archive, plan, &run)?;
+                let base = Some(run.join(FOLDER).join(BASE)).filter(|path| path.exists());
+                let form = form_of(&base.unwrap_or_else(|| run.join(FILE)))?;
+                let Written { commands, database_max, .. } = written;
+                let source = &archive.dumps[plan.dump].found.1.source;
+                (source, form, Some(commands), database_max)
+            }
+            Way::Files(snapshot) => {
+                let written = write_files(reading, context, snapshot, &run)?;
+                let form = written.base.map_or(Ok((Dialect::Redis, 0)), |base| form_of(&base))?;
+                (&snapshot.source, form, None, written.database_max)
+            }
+        };
         hand_over(&run, user)?;
-        let source = &archive.dumps[plan.dump].found.1.source;
-        let program = program(context, (source, options.program), form_of(&run)?)?;
+        let program = program(context, (source, options.program), form)?;
         let shown = program.shown();
         let options = ServerOptions {
             program,
@@ -117,7 +141,7 @@ impl MomentDump {
     pub fn make(
         context: &Context,
         reading: &Reading,
-        way: (&RedisArchive<'_>, &Plan),
+        way: Way<'_>,
         workspace: &Path,
     ) -> Result<Self, CommandError> {
         let options =
@@ -153,19 +177,19 @@ fn spool_error(path: &Path, source: std::io::Error) -> RedisError {
     RedisError::Spool { address: "the server of the moment".to_owned(), folder, source }
 }
 
-/// Whose dump the base is, and the version of its form.
-fn form_of(run: &Path) -> Result<(Dialect, u32), CommandError> {
-    let base = Some(run.join(FOLDER).join(BASE)).filter(|path| path.exists());
-    let path = base.unwrap_or_else(|| run.join(FILE));
+/// Whose dump a file is, and the version of its form; of commands that of the oldest.
+fn form_of(path: &Path) -> Result<(Dialect, u32), CommandError> {
     let mut first = Vec::new();
-    let read = File::open(&path)
-        .and_then(|file| file.take(LOOKAHEAD_BYTES as u64).read_to_end(&mut first));
+    let read =
+        File::open(path).and_then(|file| file.take(LOOKAHEAD_BYTES as u64).read_to_end(&mut first));
     read.map_err(|error| {
         let what = format!("cannot read {}", path.display());
         CommandError::new(&explain_restore::TARGET, what).because(&error)
     })?;
     let mut parts = DumpParts::default();
-    parts.next(&first, false);
+    if is_dump(&first) == Some(true) {
+        parts.next(&first, false);
+    }
     Ok((parts.dialect(), parts.version()))
 }
 

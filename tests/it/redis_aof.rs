@@ -8,7 +8,7 @@ use holdfast::format::redis::command_stream::encode_command;
 
 use crate::postgres_base::{done, nothing_is_saved, repository};
 use crate::program::{Outcome, Program};
-use crate::redis_server::{RedisServer, ask, server_program};
+use crate::redis_server::{RedisServer, ask, public_program, server_program};
 
 const AOF: [&str; 2] = ["--appendonly", "yes"];
 /// Each write is on the disk before it is answered.
@@ -112,6 +112,41 @@ fn redis_aof_of_a_running_server_is_what_a_server_starts_from() {
         let copy = start_strictly(kind, folder);
         assert_eq!(copy.digest(), digest, "{kind}");
         assert_ne!(copy.ask("DBSIZE"), "0");
+    }
+}
+
+#[test]
+fn redis_aof_is_drilled_and_goes_into_a_running_server() {
+    let named = ["--appendfilename", "other.aof", "--databases", "40"];
+    let single = ["--aof-use-rdb-preamble", "no"];
+    for (kind, more) in [("redis-7", &named[..]), ("redis-6", &single[..]), ("valkey-9", &[])] {
+        let Some(server) = RedisServer::start(kind, &[&ALWAYS[..], more].concat()) else {
+            continue;
+        };
+        let mut program = repository();
+        let path = std::env::var("PATH").unwrap();
+        let tools = public_program(kind).unwrap();
+        program.set("PATH", &format!("{}:{path}", tools.path().display()));
+        program.set("TMPDIR", "/tmp");
+        write_some(&server, 0, 200);
+        if more.contains(&"40") {
+            let mut connection = server.connect();
+            for command in ["SELECT 33", "SET far 1"] {
+                ask(&mut connection, command).unwrap();
+            }
+        }
+        let place = if kind == "redis-6" { "appendonly.aof" } else { "appendonlydir" };
+        new_bytes(&backup(&program, &server.path(place)));
+        let asserted = ["--assert", "GET key:1 = \"value 1 \"", "--assert", "LLEN list = 171"];
+        let drilled = program.run(&[&["drill", "source:cache"][..], &asserted].concat());
+        assert_eq!(drilled.code, 0, "{kind}: {}\n{}", drilled.stdout, drilled.stderr);
+        let failed = program.run(&["drill", "source:cache", "--assert", "GET key:1 = 2"]);
+        assert_eq!(failed.code, 4, "{}", failed.stderr);
+        let refused = program.run(&["drill", "source:cache", "--to", "latest"]);
+        assert!(refused.stderr.contains("no other point in time"), "{}", refused.stderr);
+        let target = RedisServer::start(kind, &["--databases", "40"]).unwrap();
+        done(&program.run(&["restore", "source:cache", "--into", &target.uri()]));
+        assert_eq!(target.digest(), server.digest(), "{kind}");
     }
 }
 

@@ -4,7 +4,7 @@
 //! load it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -15,9 +15,10 @@ use crate::cli::error::{CommandError, Exit};
 use crate::cli::explain::{redis, usage};
 use crate::cli::reading::Reading;
 use crate::cli::redis::{access_of, failed};
+use crate::cli::redis_append_only::facts_of as append_only_facts;
 use crate::cli::redis_archive::{RedisArchive, shown_ms};
 use crate::cli::redis_found::{FeedError, FoundDump, Take, find};
-use crate::cli::redis_moment::MomentDump;
+use crate::cli::redis_moment::{MomentDump, Way};
 use crate::cli::signals::signals;
 use crate::format::redis::load_plan::{LoadPlan, LoadPlanner};
 use crate::progress::Progress;
@@ -50,26 +51,39 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     let selector = context.selector(&args.snapshot)?;
     let reading =
         if args.from_any { Reading::open_any(context)?.0 } else { Reading::open(context)? };
-    let mut found = find(&reading, context, &selector)?;
-    let mut at = None;
+    let (newest, snapshot) = reading.select(context, &selector)?;
+    let (mut found, mut at) = (None, None);
+    let mut id = newest.name.id.to_string();
+    let is_append_only = append_only_facts(&snapshot).is_some();
+    if !is_append_only {
+        let dump = find(&reading, context, &selector)?;
+        id.clone_from(&dump.id);
+        found = Some(dump);
+    }
     if args.postgres.point.is_given() {
+        if is_append_only {
+            let what = "an append-only file has no other point in time than its end";
+            return Err(CommandError::new(&usage::ARGUMENT, what));
+        }
         let moment = moment_of(&args.postgres.point, context)?;
-        let archive = RedisArchive::read(&reading, context, &found.snapshot.source)?;
+        let archive = RedisArchive::read(&reading, context, &snapshot.source)?;
         let plan = archive.plan(moment)?;
-        found = FoundDump::of(&archive.dumps[plan.dump]);
+        id = archive.dumps[plan.dump].found.0.name.id.to_string();
         say_what_comes(context, &archive.dumps[plan.dump], &plan);
         at = Some((archive, plan));
     }
     // Asked before the dump is read, which may take long, and once more after.
     let asked = access.connect().and_then(|mut server| require_empty(&mut server));
     asked.map_err(|error| failed(&error))?;
-    let dump = match &at {
-        Some((archive, plan)) => {
+    let way =
+        at.as_ref().map_or(Way::Files(&snapshot), |(archive, plan)| Way::Journal(archive, plan));
+    let dump = match &found {
+        Some(found) if at.is_none() => DumpBytes::Stored(found, &reading),
+        _ => {
             signals().arm();
             let workspace = args.into.workspace.clone().unwrap_or_else(std::env::temp_dir);
-            DumpBytes::Moment(MomentDump::make(context, &reading, (archive, plan), &workspace)?)
+            DumpBytes::Moment(MomentDump::make(context, &reading, way, &workspace)?)
         }
-        None => DumpBytes::Stored(&found, &reading),
     };
     let plan = plan_of(&dump, context)?;
     let loaded = load(&dump, context, (&access, plan));
@@ -78,18 +92,29 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
         return Ok(exit);
     }
     let loaded = loaded?;
+    let moment = at.as_ref().map(|(_, plan)| shown_ms(plan.moment));
+    report(context, &loaded, (&id, moment), (&access, started.elapsed()));
+    Ok(Exit::Done)
+}
+
+/// Says what was loaded.
+fn report(
+    context: &Context,
+    loaded: &Loaded,
+    (id, moment): (&str, Option<String>),
+    (access, took): (&Access, Duration),
+) {
     let keys: u64 = loaded.keys.values().sum();
-    let (output, took) = (&context.output, started.elapsed());
+    let output = &context.output;
     output.note(&format!(
         "Loaded {keys} keys of {} databases and {} libraries of functions of snapshot {} into {} \
          in {}",
         loaded.keys.len(),
         loaded.functions,
-        &found.id[..8],
+        &id[..8],
         access.address.host,
         format_duration(took),
     ));
-    let moment = at.as_ref().map(|(_, plan)| shown_ms(plan.moment));
     if let Some(moment) = &moment {
         output.note(&format!("with the commands after it, as they were at {moment}"));
     }
@@ -99,11 +124,10 @@ pub fn run(args: &RestoreArgs, connection: &str, context: &Context) -> Result<Ex
     output.summary(
         Exit::Done,
         &json!({
-            "snapshot": found.id, "keys": loaded.keys, "expired": loaded.expired,
+            "snapshot": id, "keys": loaded.keys, "expired": loaded.expired,
             "functions": loaded.functions, "moment": moment, "seconds": took.as_secs_f64(),
         }),
     );
-    Ok(Exit::Done)
 }
 
 /// Where the bytes come from.

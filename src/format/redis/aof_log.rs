@@ -37,11 +37,12 @@ enum State {
 #[derive(Debug)]
 pub struct AofLog {
     state: State,
+    database_max: u32,
 }
 
 impl Default for AofLog {
     fn default() -> Self {
-        Self { state: State::First(Vec::new()) }
+        Self { state: State::First(Vec::new()), database_max: 0 }
     }
 }
 
@@ -54,6 +55,12 @@ impl AofLog {
             State::Dump(_, passed, _) => *passed,
             State::Commands(scanner) => scanner.boundary(),
         }
+    }
+
+    /// The highest number of a database that stood in it.
+    #[must_use]
+    pub fn database_max(&self) -> u32 {
+        self.database_max
     }
 
     /// Takes the next bytes.
@@ -75,7 +82,12 @@ impl AofLog {
                 self.pass(Rest::MayCome)
             }
             State::Commands(scanner) => {
-                let taken = scanner.take(bytes, &mut |_| {});
+                let database_max = &mut self.database_max;
+                let taken = scanner.take(bytes, &mut |command| {
+                    if command.name.is("select") {
+                        *database_max = command.argument.number().unwrap_or(0).max(*database_max);
+                    }
+                });
                 taken.map_err(|error| AofLogError::NoCommand { position: error.position })
             }
         }
@@ -118,7 +130,11 @@ impl AofLog {
                     self.state = State::Commands(Box::new(scanner));
                     return self.take(&commands);
                 }
-                Next::Part(_, length) => at += length,
+                Next::Part(_, length) => {
+                    let database = u32::try_from(parts.database()).unwrap_or(0);
+                    self.database_max = self.database_max.max(database);
+                    at += length;
+                }
                 Next::More => break,
             }
         }
@@ -185,6 +201,20 @@ mod tests {
             }
         }
         assert_eq!(kept(&[]).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_databases_of_dump_and_commands_are_known() {
+        let front =
+            [b"REDIS0009\xfe\x12\x00\x01k\x01v\xfe\x03\x00\x01k\x01v\xff", &[0; 8][..]].concat();
+        for (bytes, expected) in
+            [(&front[..], 18), (COMMANDS, 0), (b"*2\r\n$6\r\nselect\r\n$2\r\n40\r\n", 40)]
+        {
+            let mut log = AofLog::default();
+            log.take(bytes).unwrap();
+            log.finish().unwrap();
+            assert_eq!(log.database_max(), expected);
+        }
     }
 
     #[test]
