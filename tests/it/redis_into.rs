@@ -115,7 +115,8 @@ fn redis_last_accesses_and_frequencies_are_loaded() {
         done(&into(&program, &target.uri()));
         let said: u64 = target.ask(asked).parse().unwrap();
         let wanted: u64 = option[1].parse().unwrap();
-        assert!((wanted..wanted + 1000).contains(&said), "{policy}: {said}");
+        // A frequency goes down by one a minute.
+        assert!((wanted - 5..wanted + 1000).contains(&said), "{policy}: {said}");
     }
 }
 
