@@ -1,8 +1,8 @@
-//! Length and hash of a dump that is sorted by keys; each of its atoms is turned back for that.
+//! Length and hash of a dump that is sorted by keys; each of its atoms was turned back for that.
 
 use std::collections::BTreeSet;
 
-use crate::backup::dump_part::Part;
+use crate::backup::dump_part::MadePart;
 use crate::backup::dump_records::DumpError;
 use crate::backup::dump_spool::Spooled;
 use crate::crypto::ids::ContentHasher;
@@ -23,17 +23,12 @@ impl ByKeys {
         Self { hasher: spooled.frame.clone(), bytes: 0, databases: BTreeSet::new() }
     }
 
-    /// Adds the next part, and looks whether its atoms come back.
-    pub fn add(&mut self, part: &Part) -> Result<(), DumpError> {
-        let mut last = None;
-        part.put_by_keys(&mut |database, bytes| {
-            if last != Some(database) {
-                self.databases.insert(database);
-                last = Some(database);
-            }
-            self.hasher.update(bytes);
-            self.bytes += bytes.len() as u64;
-        })
+    /// Adds the next part.
+    pub fn add(&mut self, part: &mut MadePart) {
+        let (bytes, databases) = std::mem::take(&mut part.by_keys);
+        self.hasher.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        self.databases.extend(databases);
     }
 
     /// Length, hash, and number of files of the order.

@@ -3,6 +3,11 @@
 use crate::format::redis::record::{Atom, AtomKind, Details};
 use crate::format::redis::text::{Front, number, put_number};
 
+/// Bytes that come from the memory at once.
+const LINE_BYTES: usize = 64;
+/// What is behind so many is fetched as it is read.
+const TOUCHED_LINES_MAX: usize = 8;
+
 /// A spooled atom.
 #[derive(Debug, Clone, Copy)]
 pub struct SpooledAtom<'a> {
@@ -27,6 +32,10 @@ pub fn put_entry(out: &mut Vec<u8>, hash: u64, atom: &Atom<'_>, details: &Detail
         put_number(out, part.len() as u64);
         out.extend_from_slice(part);
     }
+    if details.is_empty() {
+        out.push(0);
+        return;
+    }
     let mut bytes = Vec::new();
     put_details(&mut bytes, details);
     put_number(out, bytes.len() as u64);
@@ -48,9 +57,6 @@ fn take_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn put_details(out: &mut Vec<u8>, details: &Details) {
-    if details.is_empty() {
-        return;
-    }
     let flag = |is: bool, bit: u8| if is { bit } else { 0 };
     out.push(
         flag(details.expire_ms.is_some(), 1)
@@ -92,6 +98,13 @@ impl SpooledAtom<'_> {
     #[must_use]
     pub fn has_details(&self) -> bool {
         !self.details.is_empty()
+    }
+
+    /// Some of its bytes, added up: has its memory fetched.
+    #[must_use]
+    pub fn touch(&self) -> u8 {
+        let lines = self.atom.body.iter().step_by(LINE_BYTES).take(TOUCHED_LINES_MAX);
+        lines.chain(self.atom.key.first()).fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
     /// What stands apart.

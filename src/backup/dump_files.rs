@@ -8,7 +8,7 @@ use crate::backup::dump_spool::{ORDER_LANE, Spooled};
 use crate::backup::error::BackupError;
 use crate::backup::item::{Ended, Entry, Item};
 use crate::backup::ordered::Giver;
-use crate::backup::pieces::{OldPieces, PieceWriter};
+use crate::backup::pieces::{ComparedFile, OldPieces, PieceWriter};
 use crate::backup::previous_files::PreviousFiles;
 use crate::backup::stream::Reading;
 use crate::chunker::Chunker;
@@ -18,12 +18,13 @@ use crate::format::redis::facts::{PART_BITS_MAX, TIES_FILE, order_file, records_
 use crate::format::redis::order::{BLOCK_ATOMS_MAX, block, ends_block, prefix, put_block};
 use crate::format::tree::EntryKey;
 use crate::id::ContentHash;
+use crate::index::previous_tree::PreviousEntry;
 use crate::repo::lanes::Lanes;
 use crate::source::error::SourceError;
 use std::sync::Arc;
 
-/// Spooled bytes of one part, about.
-const PART_BYTES: u64 = 32 * 1024 * 1024;
+/// Spooled bytes of one part, at most: the worker that sorts it reads here and there in so many.
+const PART_BYTES: u64 = 8 * 1024 * 1024;
 /// Atoms of one part, at most.
 const PART_ATOMS: u64 = 1 << 18;
 /// Atoms whose order is one file, at least.
@@ -100,22 +101,21 @@ impl Files<'_> {
         self.previous.as_ref().is_some_and(|previous| previous.has(&key))
     }
 
-    fn old(&mut self, names: impl Iterator<Item = String>) -> OldPieces {
-        let mut old = OldPieces::default();
-        for name in names {
-            let key = EntryKey { dir: Vec::new(), name: name.into_bytes() };
-            let found = self.previous.as_mut().and_then(|previous| previous.find(&key));
-            if let Some(entry) = found {
-                old.add(&entry);
-            }
-        }
-        old
+    fn old(&mut self, names: impl Iterator<Item = String>) -> Vec<PreviousEntry> {
+        let Some(previous) = &mut self.previous else { return Vec::new() };
+        let key = |name: String| EntryKey { dir: Vec::new(), name: name.into_bytes() };
+        names.filter_map(|name| previous.find(&key(name))).collect()
     }
 
-    /// The old pieces of what is now a part, however many parts there were.
-    pub fn old_part(&mut self, name: fn(u32, u32) -> String, bits: u32, part: u32) -> OldPieces {
+    /// The old files of what is now a part, however many parts there were.
+    pub fn old_part(
+        &mut self,
+        name: fn(u32, u32) -> String,
+        bits: u32,
+        part: u32,
+    ) -> Vec<PreviousEntry> {
         let before = (0..=PART_BITS_MAX).find(|bits| self.has(&name(*bits, 0)));
-        let Some(before) = before else { return OldPieces::default() };
+        let Some(before) = before else { return Vec::new() };
         if before <= bits {
             return self.old(std::iter::once(name(before, part >> (bits - before))));
         }
@@ -135,7 +135,7 @@ impl Files<'_> {
         let mut number = 0;
         loop {
             let name = order_file(number);
-            let old = self.old(std::iter::once(name.clone()));
+            let old = OldPieces::of(&self.old(std::iter::once(name.clone())));
             let mut is_over = false;
             let given = self.give_pieces(&name, items, old, |out| {
                 let mut atoms = 0;
@@ -209,6 +209,24 @@ impl Files<'_> {
             return Ok(None);
         }
         Ok(self.end(entry, size, None, items))
+    }
+
+    /// A file that was compared; nothing when nobody takes any more.
+    pub fn give_compared(
+        &self,
+        name: &str,
+        items: &mut Giver<Item>,
+        file: ComparedFile,
+    ) -> Option<()> {
+        let entry = Self::begin(name, items)?;
+        let old = file.old.map(Item::PreviousPieces);
+        let pieces = file.pieces.into_iter().map(Item::Pieces);
+        old.into_iter().chain(pieces).all(|item| items.give(item)).then_some(())?;
+        if self.reading.progress.is_cancelled() {
+            items.give(Item::Failed(BackupError::Cancelled));
+            return None;
+        }
+        self.end(entry, file.bytes, Some(file.hash), items)
     }
 
     /// A file of pieces; nothing when nobody takes any more.

@@ -1,131 +1,171 @@
 //! One part of a dump: the atoms whose hashes begin alike, in the order of their keys.
+//!
+//! A worker makes all that is stored of it, and reads it back: parts are made at the same time, and
+//! taken one after another.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use crate::backup::dump_entry::{SpooledAtom, entry};
 use crate::backup::dump_records::DumpError;
 use crate::backup::dump_spool::{SPOOL_LANE_BITS, Spooled};
-use crate::backup::pieces::PieceWriter;
+use crate::backup::pieces::{ComparedFile, OldPieces, PieceFile};
+use crate::crypto::ids::DomainKeys;
 use crate::format::bytes::Fields;
 use crate::format::redis::bits::{BitReader, BitWriter};
 use crate::format::redis::column::{BLOCK_ATOMS_MAX, ends_block, put_block, take_block};
 use crate::format::redis::facts::DumpOrder;
 use crate::format::redis::grammar::Dialect;
 use crate::format::redis::order::{ByHash, prefix};
-use crate::format::redis::record::{Atom, AtomKind, Details, Original};
+use crate::format::redis::record::{Atom, Details, Original};
 use crate::format::redis::stored::{StoredReader, StoredWriter};
+use crate::repo::lanes::LaneError;
 
-/// The atoms of a part.
-pub struct Part {
-    dialect: Dialect,
-    bytes: Vec<u8>,
-    /// Where each begins, in the order of the dump.
-    places: Vec<usize>,
-    /// Their hashes.
-    hashes: Vec<u64>,
-    has_details: bool,
-    order: DumpOrder,
-    /// Numbers in `places`, in the order in which they are stored.
-    sorted: Vec<u32>,
+/// Bytes of a key that most comparisons need not look behind.
+const KEY_FRONT_BYTES: usize = 16;
+/// Atoms that are touched at once.
+const TOUCHED_ATOMS: usize = 16;
+
+/// What the parts of a dump have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct PartPlan {
+    /// The order that the dump is stored in.
+    pub order: DumpOrder,
+    /// There are two to the power of that many parts.
+    pub bits: u32,
+    /// Bits of a hash that the order has.
+    pub order_bits: u32,
+    /// Second in which the dump was made.
+    pub made: u32,
 }
 
-impl Part {
-    /// Reads the atoms from their lanes, and sorts them; `spare` is the memory of a part before.
-    pub fn load(
+/// A part as it is stored.
+pub struct MadePart {
+    /// Its atoms.
+    pub records: ComparedFile,
+    /// What stands apart of them.
+    pub column: ComparedFile,
+    /// What the order leaves open: numbers, and bits of each; nothing by keys.
+    pub ties: Vec<(u64, u32)>,
+    /// The atoms as the dump by keys has them, and the databases they are of; nothing by the server's
+    /// order.
+    pub by_keys: (Vec<u8>, Vec<u64>),
+}
+
+impl MadePart {
+    /// Makes a part; `old` are the pieces there were of its atoms, and of what stands apart.
+    pub fn new(
         spooled: &Spooled,
-        order: DumpOrder,
-        bits: u32,
+        plan: PartPlan,
         number: u32,
-        spare: Vec<u8>,
+        keys: &DomainKeys,
+        old: (OldPieces, OldPieces),
     ) -> Result<Self, DumpError> {
-        let lanes = 1_usize << (SPOOL_LANE_BITS - bits);
+        let lanes = 1_usize << (SPOOL_LANE_BITS - plan.bits);
         let lanes = number as usize * lanes..(number as usize + 1) * lanes;
-        let length: u64 = lanes.clone().map(|lane| spooled.lanes.bytes(lane)).sum();
-        let mut bytes = spare;
-        bytes.clear();
-        bytes.reserve_exact(length as usize);
-        for lane in lanes {
-            spooled.lanes.each_block(lane, &mut |block| {
-                bytes.extend_from_slice(block);
-                Ok(())
-            })?;
+        let blocks = lanes.map(|lane| spooled.lanes.blocks(lane));
+        let blocks = blocks.collect::<Result<Vec<_>, LaneError>>()?;
+        let part = Part::new(spooled.dialect, plan, &blocks);
+        let (ties, by_keys) = match plan.order {
+            DumpOrder::Server => (part.ties()?, Default::default()),
+            DumpOrder::Keys => (Vec::new(), part.by_keys()?),
+        };
+        let mut records = PieceFile::new(keys.clone(), old.0);
+        part.put_records(&mut records)?;
+        let mut column = PieceFile::new(keys.clone(), old.1);
+        part.put_column(&mut column)?;
+        Ok(Self { records: records.finish(), column: column.finish(), ties, by_keys })
+    }
+}
+
+/// The atoms of a part.
+struct Part<'a> {
+    dialect: Dialect,
+    plan: PartPlan,
+    /// In the order in which they are stored.
+    sorted: Vec<SpooledAtom<'a>>,
+    /// The place of each among those, in the order of the dump.
+    stored_at: Vec<u32>,
+    has_details: bool,
+}
+
+impl<'a> Part<'a> {
+    /// Sorts the atoms in these blocks of lanes.
+    fn new(dialect: Dialect, plan: PartPlan, blocks: &'a [Vec<Cow<'_, [u8]>>]) -> Self {
+        let mut atoms = Vec::new();
+        for block in blocks.iter().flatten() {
+            let mut rest = &block[..];
+            while let Some((atom, behind)) = entry(rest) {
+                atoms.push(atom);
+                rest = behind;
+            }
         }
-        let (mut places, mut hashes, mut keyed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut has_details = false;
-        let mut rest = &bytes[..];
-        while let Some((spooled, behind)) = entry(rest) {
-            keyed.push((key(&spooled), places.len() as u32));
-            places.push(bytes.len() - rest.len());
-            hashes.push(spooled.hash);
-            has_details |= spooled.has_details();
-            rest = behind;
-        }
-        keyed.sort_unstable();
-        let sorted = keyed.into_iter().map(|(_, number)| number).collect();
-        let dialect = spooled.dialect;
-        Ok(Self { dialect, bytes, places, hashes, has_details, order, sorted })
-    }
-
-    /// The memory of its bytes.
-    #[must_use]
-    pub fn into_spare(self) -> Vec<u8> {
-        self.bytes
-    }
-
-    fn at(&self, number: u32) -> SpooledAtom<'_> {
-        let bytes = &self.bytes[self.places[number as usize]..];
-        entry(bytes).expect("an entry begins at each place").0
-    }
-
-    fn sorted(&self) -> impl Iterator<Item = SpooledAtom<'_>> {
-        self.sorted.iter().map(|number| self.at(*number))
-    }
-
-    /// Writes which of the atoms whose hashes begin alike comes first, and looks whether the order
-    /// of the dump comes back by it.
-    pub fn put_ties(&self, bits: u32, ties: &mut BitWriter) -> Result<(), DumpError> {
-        let mut stored_at = vec![0; self.sorted.len()];
-        for (number, place) in self.sorted.iter().zip(0..) {
+        let has_details = atoms.iter().any(SpooledAtom::has_details);
+        let numbers = sorted(&atoms);
+        let mut stored_at = vec![0; atoms.len()];
+        for (number, place) in numbers.iter().zip(0..) {
             stored_at[*number as usize] = place;
         }
-        let hashes = self.sorted.iter().map(|number| self.hashes[*number as usize]);
-        let mut by_hash = ByHash::new(hashes, bits);
+        let sorted = numbers.iter().map(|number| atoms[*number as usize]).collect();
+        Self { dialect, plan, sorted, stored_at, has_details }
+    }
+
+    /// The atoms in the order in which they are stored. They lie far apart: some are touched at once,
+    /// so that their memory comes while those before them are worked on.
+    fn sorted(&self) -> impl Iterator<Item = &SpooledAtom<'a>> {
+        self.sorted.chunks(TOUCHED_ATOMS).flat_map(|atoms| {
+            for atom in atoms {
+                std::hint::black_box(atom.touch());
+            }
+            atoms
+        })
+    }
+
+    /// Which of the atoms whose hashes begin alike comes first; looks whether the order of the dump
+    /// comes back by it.
+    fn ties(&self) -> Result<Vec<(u64, u32)>, DumpError> {
+        let bits = self.plan.order_bits;
+        let mut by_hash = ByHash::new(self.sorted.iter().map(|atom| atom.hash), bits);
+        let ties = by_hash.ties(self.stored_at.iter().copied());
         let mut own = BitWriter::default();
-        for (member, bits) in by_hash.ties(stored_at.iter().copied()) {
-            own.put(member, bits);
-            ties.put(member, bits);
+        for (member, bits) in &ties {
+            own.put(*member, *bits);
         }
         let own = own.finish();
         let is_read = by_hash.read_ties(&mut BitReader::new(&own)).is_some();
-        let mut in_order = stored_at.iter().zip(&self.hashes);
-        let is_same =
-            in_order.all(|(place, hash)| by_hash.next(prefix(*hash, bits)) == Some(*place));
-        if is_read && is_same { Ok(()) } else { Err(DumpError::Inverse { what: "the order" }) }
+        let is_same = self.stored_at.iter().all(|place| {
+            let hash = self.sorted[*place as usize].hash;
+            by_hash.next(prefix(hash, bits)) == Some(*place)
+        });
+        if is_read && is_same { Ok(ties) } else { Err(DumpError::Inverse { what: "the order" }) }
     }
 
     /// What stands apart of an atom, as it is stored.
     fn details(&self, spooled: &SpooledAtom<'_>) -> Details {
         let mut details = spooled.details();
-        if self.order == DumpOrder::Keys {
+        if self.plan.order == DumpOrder::Keys {
             details.order.clear();
         }
         details
     }
 
-    /// Gives the atoms as the dump by keys has them, and their databases.
-    pub fn put_by_keys(&self, put: &mut dyn FnMut(u64, &[u8])) -> Result<(), DumpError> {
+    /// The atoms as the dump by keys has them, and their databases.
+    fn by_keys(&self) -> Result<(Vec<u8>, Vec<u64>), DumpError> {
         let mut original = Original::new(self.dialect);
-        let mut bytes = Vec::new();
+        let (mut bytes, mut databases) = (Vec::new(), Vec::new());
         for spooled in self.sorted() {
-            bytes.clear();
-            let details = self.details(&spooled);
+            let details = self.details(spooled);
             let made = original.put(&spooled.atom, &details, &mut bytes);
             made.ok_or(DumpError::Inverse { what: "a record" })?;
-            put(spooled.atom.database, &bytes);
+            if databases.last() != Some(&spooled.atom.database) {
+                databases.push(spooled.atom.database);
+            }
         }
-        Ok(())
+        Ok((bytes, databases))
     }
 
-    /// Gives the atoms, each a piece, and looks whether each can be read again.
-    pub fn give_records(&self, out: &mut PieceWriter<'_>) -> Result<Option<()>, DumpError> {
+    /// Writes the atoms, each a piece, and looks whether each can be read again.
+    fn put_records(&self, out: &mut PieceFile) -> Result<(), DumpError> {
         let mut writer = StoredWriter::default();
         let mut reader = StoredReader::new(self.dialect);
         for spooled in self.sorted() {
@@ -138,26 +178,21 @@ impl Part {
             {
                 return Err(DumpError::Inverse { what: "a record" });
             }
-            if out.end_piece().is_none() {
-                return Ok(None);
-            }
+            out.end_piece();
         }
-        Ok(Some(()))
+        Ok(())
     }
 
-    /// Gives the column, each block a piece; nothing where no atom has details.
-    pub fn give_column(
-        &self,
-        made: u32,
-        out: &mut PieceWriter<'_>,
-    ) -> Result<Option<()>, DumpError> {
+    /// Writes the column, each block a piece; nothing where no atom has details.
+    fn put_column(&self, out: &mut PieceFile) -> Result<(), DumpError> {
         if !self.has_details {
-            return Ok(Some(()));
+            return Ok(());
         }
+        let made = self.plan.made;
         let mut block: Vec<Details> = Vec::new();
         let mut left = self.sorted.len();
         for spooled in self.sorted() {
-            block.push(self.details(&spooled));
+            block.push(self.details(spooled));
             left -= 1;
             if !ends_block(spooled.hash) && block.len() < BLOCK_ATOMS_MAX && left > 0 {
                 continue;
@@ -171,16 +206,78 @@ impl Part {
                 return Err(DumpError::Inverse { what: "the times of keys" });
             }
             block.clear();
-            if out.end_piece().is_none() {
-                return Ok(None);
-            }
+            out.end_piece();
         }
-        Ok(Some(()))
+        Ok(())
     }
 }
 
-/// What atoms are sorted by.
-fn key<'a>(spooled: &SpooledAtom<'a>) -> (u64, &'a [u8], AtomKind, &'a [u8]) {
-    let Atom { kind, database, key, body, .. } = spooled.atom;
-    (database, key, kind, body)
+/// What atoms are sorted by, as far as their databases and the fronts of their keys tell.
+#[derive(Clone, Copy)]
+struct Front {
+    database: u64,
+    key: [u64; KEY_FRONT_BYTES / 8],
+    number: u32,
+}
+
+impl Front {
+    fn new(atom: &Atom<'_>, number: u32) -> Self {
+        let mut front = [[0; 8]; KEY_FRONT_BYTES / 8];
+        let length = atom.key.len().min(KEY_FRONT_BYTES);
+        front.as_flattened_mut()[..length].copy_from_slice(&atom.key[..length]);
+        Self { database: atom.database, key: front.map(u64::from_be_bytes), number }
+    }
+}
+
+/// The numbers of the atoms by database, key, kind, body, and the order of the dump.
+fn sorted(atoms: &[SpooledAtom<'_>]) -> Vec<u32> {
+    let whole = |front: &Front| {
+        let Atom { kind, key, body, .. } = atoms[front.number as usize].atom;
+        (key, kind, body, front.number)
+    };
+    let mut fronts: Vec<Front> =
+        atoms.iter().zip(0..).map(|(spooled, number)| Front::new(&spooled.atom, number)).collect();
+    fronts.sort_unstable_by(|a, b| match (a.database, a.key).cmp(&(b.database, b.key)) {
+        Ordering::Equal => whole(a).cmp(&whole(b)),
+        different => different,
+    });
+    fronts.into_iter().map(|front| front.number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::dump_entry::put_entry;
+    use crate::format::redis::record::AtomKind;
+
+    #[test]
+    fn atoms_are_sorted_by_all_that_names_them() {
+        let long = |end: &str| format!("\x14a long key that ends {end}").into_bytes();
+        let keys =
+            [b"\x01b".to_vec(), b"\x01a".to_vec(), b"\x02a\0".to_vec(), long("b"), long("a")];
+        let mut bytes = Vec::new();
+        for database in [256, 1, 0] {
+            for key in &keys {
+                for (kind, body) in
+                    [(AtomKind::Element, b"2"), (AtomKind::Element, b"1"), (AtomKind::Head, b"3")]
+                {
+                    let atom = Atom { kind, database, record_type: 4, key, body };
+                    put_entry(&mut bytes, 0, &atom, &Details::default());
+                }
+            }
+        }
+        let (mut atoms, mut rest) = (Vec::new(), &bytes[..]);
+        while let Some((atom, behind)) = entry(rest) {
+            atoms.push(atom);
+            rest = behind;
+        }
+        let found = sorted(&atoms);
+        let mut expected: Vec<u32> = (0..atoms.len() as u32).collect();
+        expected.sort_by_key(|number| {
+            let Atom { database, key, kind, body, .. } = atoms[*number as usize].atom;
+            (database, key, kind, body)
+        });
+        assert_eq!(found, expected);
+        assert_eq!(found.len(), 45);
+    }
 }

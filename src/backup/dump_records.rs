@@ -8,7 +8,8 @@
 
 use crate::backup::dump_by_keys::ByKeys;
 use crate::backup::dump_files::Files;
-use crate::backup::dump_part::Part;
+use crate::backup::dump_parallel::Parts;
+use crate::backup::dump_part::PartPlan;
 use crate::backup::dump_spool::{SPOOL_LANE_BITS, Spooled, Spooler};
 use crate::backup::error::BackupError;
 use crate::backup::item::{Entry, Item, KnownContent, Step};
@@ -148,7 +149,7 @@ impl RedisRecords {
         if given?.is_none() {
             return Ok(None);
         }
-        let spooled = spooler.finish()?;
+        let spooled = Arc::new(spooler.finish()?);
         match spooled.ending {
             Ending::Truncated => return Err(DumpError::Truncated { bytes: spooled.bytes }),
             Ending::WrongSum => return Err(DumpError::WrongSum { bytes: spooled.bytes }),
@@ -177,40 +178,38 @@ impl RedisRecords {
         &mut self,
         files: &mut Files<'_>,
         items: &mut Giver<Item>,
-        spooled: &Spooled,
+        spooled: &Arc<Spooled>,
         salt: [u8; SALT_BYTES],
     ) -> Result<Option<()>, DumpError> {
-        let part_bits = files.part_bits(spooled);
         let order = self.order_of(spooled, files.reading);
+        let plan = PartPlan {
+            order,
+            bits: files.part_bits(spooled),
+            order_bits: prefix_bits(spooled.atoms as usize),
+            made: spooled.created.unwrap_or(0) as u32,
+        };
         let mut by_keys = ByKeys::new(spooled);
-        let order_bits = prefix_bits(spooled.atoms as usize);
-        let made = spooled.created.unwrap_or(0) as u32;
         let mut ties = BitWriter::default();
-        let mut spare = Vec::new();
-        for number in 0..1 << part_bits {
-            let part = Part::load(spooled, order, part_bits, number, spare)?;
-            match order {
-                DumpOrder::Server => part.put_ties(order_bits, &mut ties)?,
-                DumpOrder::Keys => by_keys.add(&part)?,
+        let mut parts = Parts::new(Arc::clone(spooled), plan);
+        for number in 0..1 << plan.bits {
+            let mut part = parts.next(files)?;
+            by_keys.add(&mut part);
+            for (member, bits) in part.ties {
+                ties.put(member, bits);
             }
-            let old = files.old_part(records_file, part_bits, number);
-            let name = records_file(part_bits, number);
-            let given = files.give_pieces(&name, items, old, |out| part.give_records(out));
-            if given?.is_none() {
+            let name = records_file(plan.bits, number);
+            if files.give_compared(&name, items, part.records).is_none() {
                 return Ok(None);
             }
-            let old = files.old_part(column_file, part_bits, number);
-            let name = column_file(part_bits, number);
-            let given = files.give_pieces(&name, items, old, |out| part.give_column(made, out));
-            if given?.is_none() {
+            let name = column_file(plan.bits, number);
+            if files.give_compared(&name, items, part.column).is_none() {
                 return Ok(None);
             }
-            spare = part.into_spare();
         }
         let (bytes, hash, order_files) = match order {
             DumpOrder::Keys => by_keys.finish(spooled)?,
             DumpOrder::Server => {
-                let given = files.give_order(items, &spooled.lanes, order_bits)?;
+                let given = files.give_order(items, &spooled.lanes, plan.order_bits)?;
                 let Some(order_files) = given else { return Ok(None) };
                 if files.give_ties(ties, items)?.is_none() {
                     return Ok(None);
@@ -232,10 +231,10 @@ impl RedisRecords {
             order,
             salt: data_encoding::HEXLOWER.encode(&salt),
             atoms: spooled.atoms,
-            order_bits,
+            order_bits: plan.order_bits,
             order_files,
-            part_bits,
-            made,
+            part_bits: plan.bits,
+            made: plan.made,
             unknown_bytes: spooled.unknown_bytes,
         });
         Ok(Some(()))

@@ -8,6 +8,7 @@ pub mod dump_batch;
 pub mod dump_by_keys;
 pub mod dump_entry;
 pub mod dump_files;
+pub mod dump_parallel;
 pub mod dump_part;
 pub mod dump_reader;
 pub mod dump_records;

@@ -4,14 +4,14 @@
 //! Kept locally for each piece: 16 bytes of fingerprint, and its length (4 bytes, little-endian).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::backup::block::Block;
 use crate::backup::error::BackupError;
 use crate::backup::item::Item;
 use crate::backup::ordered::Giver;
 use crate::backup::stream::Reading;
-use crate::crypto::ids::{ContentHasher, DomainKeys, content_hasher};
+use crate::crypto::ids::{ContentHasher, DomainKeys};
 use crate::format::node::ChunkRun;
 use crate::id::ContentHash;
 use crate::index::lookup::ChunkLookup;
@@ -58,25 +58,43 @@ pub enum Span {
 pub struct OldPieces {
     /// Fingerprint and offset, in order.
     pieces: Vec<([u8; 16], u64)>,
-    by_fingerprint: HashMap<[u8; 16], u32>,
+    /// Made when a piece is not where it was.
+    by_fingerprint: OnceLock<HashMap<[u8; 16], u32>>,
     runs: Vec<ChunkRun>,
     end: u64,
 }
 
 impl OldPieces {
-    /// Adds the pieces of an old file behind those there are.
-    pub fn add(&mut self, old: &PreviousEntry) {
+    /// The pieces of these old files, one behind another.
+    #[must_use]
+    pub fn of(files: &[PreviousEntry]) -> Self {
+        let mut old = Self::default();
+        for file in files {
+            old.add(file);
+        }
+        old
+    }
+
+    fn add(&mut self, old: &PreviousEntry) {
         for state in old.fingerprints.chunks_exact(PIECE_STATE_BYTES) {
             let (fingerprint, length) = state.split_at(16);
             let fingerprint: [u8; 16] = fingerprint.try_into().unwrap_or_default();
-            if fingerprint != [0; 16] {
-                self.by_fingerprint.entry(fingerprint).or_insert(self.pieces.len() as u32);
-            }
             self.pieces.push((fingerprint, self.end));
             let length = length.try_into().map_or(0, u32::from_le_bytes);
             self.end += u64::from(length);
         }
         self.runs.extend_from_slice(&old.node.content.runs);
+    }
+
+    /// The first piece of each fingerprint, by that.
+    fn by_fingerprint(&self) -> HashMap<[u8; 16], u32> {
+        let mut found = HashMap::with_capacity(self.pieces.len());
+        for (number, (fingerprint, _)) in self.pieces.iter().enumerate() {
+            if *fingerprint != [0; 16] {
+                found.entry(*fingerprint).or_insert(number as u32);
+            }
+        }
+        found
     }
 
     /// Number and offset of an old piece with that fingerprint, if possible one just behind `last`.
@@ -88,8 +106,36 @@ impl OldPieces {
                 return Some((number, *offset));
             }
         }
-        let number = *self.by_fingerprint.get(fingerprint)? as usize;
+        let all = self.by_fingerprint.get_or_init(|| self.by_fingerprint());
+        let number = *all.get(fingerprint)? as usize;
         Some((number, self.pieces[number].1))
+    }
+}
+
+/// Pieces that are not compared yet.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    hasher: ContentHasher,
+    total_bytes: u64,
+}
+
+impl Gathered {
+    /// Ends a piece; whether there is enough to compare.
+    fn end_piece(&mut self) -> bool {
+        self.ends.push(self.bytes.len());
+        self.bytes.len() >= BLOCK_BYTES
+    }
+
+    /// What is to be compared: bytes, and where each piece ends.
+    fn take(&mut self) -> (Vec<u8>, Vec<usize>) {
+        self.hasher.update(&self.bytes);
+        self.total_bytes += self.bytes.len() as u64;
+        let room = if self.bytes.len() < BLOCK_BYTES { 0 } else { BLOCK_BYTES * 5 / 4 };
+        let ends = Vec::with_capacity(self.ends.len() * usize::from(room > 0));
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(room));
+        (bytes, std::mem::replace(&mut self.ends, ends))
     }
 }
 
@@ -98,10 +144,7 @@ pub struct PieceWriter<'a> {
     reading: &'a Reading,
     items: &'a mut Giver<Item>,
     old: Arc<OldPieces>,
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    hasher: ContentHasher,
-    total_bytes: u64,
+    gathered: Gathered,
 }
 
 impl<'a> PieceWriter<'a> {
@@ -110,36 +153,24 @@ impl<'a> PieceWriter<'a> {
         if !old.pieces.is_empty() && !items.give(Item::PreviousPieces(old.runs.clone())) {
             return None;
         }
-        Some(Self {
-            reading,
-            items,
-            old: Arc::new(old),
-            bytes: Vec::new(),
-            ends: Vec::new(),
-            hasher: content_hasher(),
-            total_bytes: 0,
-        })
+        Some(Self { reading, items, old: Arc::new(old), gathered: Gathered::default() })
     }
 
     /// The bytes so far; what is appended is the next piece when [`PieceWriter::end_piece`] is called.
     pub fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.gathered.bytes
     }
 
     /// Ends a piece; `None` when nobody takes any more.
     pub fn end_piece(&mut self) -> Option<()> {
-        self.ends.push(self.bytes.len());
-        if self.bytes.len() >= BLOCK_BYTES { self.flush() } else { Some(()) }
+        if self.gathered.end_piece() { self.flush() } else { Some(()) }
     }
 
     fn flush(&mut self) -> Option<()> {
-        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(BLOCK_BYTES * 5 / 4));
-        let ends = std::mem::take(&mut self.ends);
+        let (bytes, ends) = self.gathered.take();
         if bytes.is_empty() {
             return Some(());
         }
-        self.hasher.update(&bytes);
-        self.total_bytes += bytes.len() as u64;
         let slot = self.items.slot()?;
         let (keys, old) = (self.reading.keys.clone(), Arc::clone(&self.old));
         self.reading.workers.submit(move |_| {
@@ -152,12 +183,72 @@ impl<'a> PieceWriter<'a> {
     #[must_use]
     pub fn finish(mut self) -> Option<(u64, ContentHash)> {
         self.flush()?;
-        Some((self.total_bytes, self.hasher.content_hash()))
+        Some((self.gathered.total_bytes, self.gathered.hasher.content_hash()))
     }
+}
+
+/// The pieces of a whole file, compared in the thread that makes them.
+pub struct PieceFile {
+    keys: DomainKeys,
+    old: OldPieces,
+    gathered: Gathered,
+    compared: Vec<Pieces>,
+}
+
+impl PieceFile {
+    /// Begins.
+    #[must_use]
+    pub fn new(keys: DomainKeys, old: OldPieces) -> Self {
+        Self { keys, old, gathered: Gathered::default(), compared: Vec::new() }
+    }
+
+    /// The bytes so far; what is appended is the next piece when [`PieceFile::end_piece`] is called.
+    pub fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.gathered.bytes
+    }
+
+    /// Ends a piece.
+    pub fn end_piece(&mut self) {
+        if self.gathered.end_piece() {
+            self.compare();
+        }
+    }
+
+    fn compare(&mut self) {
+        let (bytes, ends) = self.gathered.take();
+        if !bytes.is_empty() {
+            self.compared.push(compare(&self.keys, bytes, &ends, &self.old));
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn finish(mut self) -> ComparedFile {
+        self.compare();
+        ComparedFile {
+            old: (!self.old.pieces.is_empty()).then_some(self.old.runs),
+            pieces: self.compared,
+            bytes: self.gathered.total_bytes,
+            hash: self.gathered.hasher.content_hash(),
+        }
+    }
+}
+
+/// A file of pieces beside those of the previous snapshot.
+pub struct ComparedFile {
+    /// References of the old content, where there is any.
+    pub old: Option<Vec<ChunkRun>>,
+    /// Its pieces, about a MiB at a time.
+    pub pieces: Vec<Pieces>,
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of it.
+    pub hash: ContentHash,
 }
 
 fn compare(keys: &DomainKeys, mut bytes: Vec<u8>, ends: &[usize], old: &OldPieces) -> Pieces {
     let mut pieces = Pieces { total_bytes: bytes.len() as u64, ..Pieces::default() };
+    pieces.state.reserve_exact(ends.len() * PIECE_STATE_BYTES);
     let (mut start, mut last) = (0, None);
     for end in ends {
         let fingerprint = keys.fingerprint(&bytes[start..*end]);
@@ -188,7 +279,9 @@ fn compare(keys: &DomainKeys, mut bytes: Vec<u8>, ends: &[usize], old: &OldPiece
         match span {
             Span::Kept { bytes, .. } => at += *bytes as usize,
             Span::New(length) => {
-                bytes.copy_within(at..at + *length as usize, new);
+                if new != at {
+                    bytes.copy_within(at..at + *length as usize, new);
+                }
                 at += *length as usize;
                 new += *length as usize;
             }

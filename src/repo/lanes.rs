@@ -4,6 +4,7 @@
 //! leaves is gone, and what reaches the disk cannot be read. Memory: a given number of bytes, which is
 //! given back at once: blocks of one piece of memory, so that no lane grows on its own.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -222,17 +223,17 @@ impl Lanes {
         Ok(Overflow { file, end: 0, recipient, identity, spare: Vec::new() })
     }
 
-    /// The entries of a lane, a block of whole entries at a time.
-    pub fn each_block(
-        &self,
-        lane: usize,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), LaneError>,
-    ) -> Result<(), LaneError> {
+    /// The entries of a lane, in blocks of whole entries: what is in memory stays where it is.
+    pub fn blocks(&self, lane: usize) -> Result<Vec<Cow<'_, [u8]>>, LaneError> {
+        let Lane { blocks, open, .. } = &self.each[lane];
         let mut reader = self.reader(lane);
-        while let Some(block) = reader.next_block()? {
-            take(block)?;
+        let mut found = Vec::with_capacity(blocks.len() + open.len());
+        for _ in blocks {
+            reader.next_block()?;
+            found.push(Cow::Owned(std::mem::take(&mut reader.block)));
         }
-        Ok(())
+        found.extend(open.iter().map(|open| Cow::Borrowed(self.opened(open))));
+        Ok(found)
     }
 
     /// Reads a lane from its beginning.
@@ -295,13 +296,7 @@ mod tests {
             }
             assert_eq!(lanes.overflow.is_some(), open_bytes_max == 100);
             for lane in 0..7 {
-                let mut found = Vec::new();
-                lanes
-                    .each_block(lane, &mut |block| {
-                        found.extend_from_slice(block);
-                        Ok(())
-                    })
-                    .unwrap();
+                let found = lanes.blocks(lane).unwrap().concat();
                 let numbers = (0..2000_u32).filter(|number| *number as usize % 5 == lane);
                 let expected: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
                 assert_eq!(found, expected);
@@ -309,14 +304,7 @@ mod tests {
             }
             lanes.settle().unwrap();
             assert_eq!(lanes.memory.is_empty(), open_bytes_max == 100);
-            let mut left = 2000 / 5 * 4;
-            lanes
-                .each_block(3, &mut |block| {
-                    left -= block.len();
-                    Ok(())
-                })
-                .unwrap();
-            assert_eq!(left, 0);
+            assert_eq!(lanes.blocks(3).unwrap().concat().len(), 2000 / 5 * 4);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
     }
