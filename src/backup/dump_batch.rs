@@ -16,7 +16,7 @@ pub type Table = Arc<(u8, Vec<u8>)>;
 
 /// Parts of a dump, in its order.
 pub struct Batch {
-    /// Their bytes.
+    /// Their bytes, and more behind them.
     pub bytes: Vec<u8>,
     /// What each is, its database, and where it ends.
     pub parts: Vec<(Kind, u64, usize)>,
@@ -67,10 +67,10 @@ impl Sorter {
         Self { dialect, salt, spare: Mutex::default(), spare_entries: Mutex::default() }
     }
 
-    /// Takes the memory of a batch that was taken back; that of its bytes is the caller's.
+    /// Takes the memory of a batch that was taken back; that of its bytes, which is not cleared, is the
+    /// caller's.
     pub fn reuse(&self, batch: SortedBatch) -> Vec<u8> {
-        let SortedBatch { mut bytes, mut entries, .. } = batch;
-        bytes.clear();
+        let SortedBatch { bytes, mut entries, .. } = batch;
         entries.clear();
         if entries.capacity() <= SPARE_BYTES_MAX {
             self.spare_entries.lock().unwrap_or_else(PoisonError::into_inner).push(entries);

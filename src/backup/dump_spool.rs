@@ -37,6 +37,8 @@ const LANE_ATOMS_MAX: u64 = 1 << 18;
 const DATABASES_MAX: u32 = 65_536;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1024 * 1024;
+/// They are added to less than what a part is told from.
+const BUFFER_BYTES: usize = LOOKAHEAD_BYTES + READ_BYTES;
 /// Parts of one batch, at most.
 const BATCH_PARTS_MAX: usize = 32_768;
 /// Batches of so many bytes that the workers have at once.
@@ -74,7 +76,9 @@ pub struct Spooled {
 pub struct Spooler {
     stream: Option<Box<dyn ByteStream>>,
     is_end: bool,
+    /// Always [`BUFFER_BYTES`] long; what of it is bytes of the dump.
     buffer: Vec<u8>,
+    held: usize,
     spare: Vec<Vec<u8>>,
     parts: DumpParts,
     table: Option<Table>,
@@ -118,7 +122,8 @@ impl Spooler {
         Self {
             stream: Some(stream),
             is_end: false,
-            buffer: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            held: 0,
             spare: Vec::new(),
             parts: DumpParts::default(),
             table: None,
@@ -157,7 +162,7 @@ impl Spooler {
         while self.frame_given == self.frame.len() {
             self.frame.clear();
             self.frame_given = 0;
-            if self.is_end && self.buffer.is_empty() && self.in_flight == 0 {
+            if self.is_end && self.held == 0 && self.in_flight == 0 {
                 if self.between.is_empty() && self.atoms_before == 0 {
                     return Ok(0);
                 }
@@ -214,7 +219,7 @@ impl Spooler {
 
     /// Reads more and gives it to the workers, or takes what they have done.
     fn step(&mut self) -> Result<(), DumpError> {
-        let is_over = self.is_end && self.buffer.is_empty();
+        let is_over = self.is_end && self.held == 0;
         if is_over || self.in_flight == BATCHES_IN_FLIGHT {
             let lost = || SourceError::Unfinished { name: "dump".into() };
             let sorted = self.taker.take().ok_or_else(lost)?;
@@ -225,14 +230,13 @@ impl Spooler {
             }
             return Ok(());
         }
-        if self.buffer.len() < LOOKAHEAD_BYTES {
+        if self.held < LOOKAHEAD_BYTES {
             self.fill()?;
         }
         let (table, mut parts, mut end) = (self.table.clone(), Vec::new(), 0);
-        while end < self.buffer.len() && parts.len() < BATCH_PARTS_MAX {
-            let Next::Part(kind, length) = self.parts.next(&self.buffer[end..], self.is_end) else {
-                break;
-            };
+        while end < self.held && parts.len() < BATCH_PARTS_MAX {
+            let rest = &self.buffer[end..self.held];
+            let Next::Part(kind, length) = self.parts.next(rest, self.is_end) else { break };
             let bytes = &self.buffer[end..end + length];
             match kind {
                 Kind::Unknown => self.unknown_bytes += length as u64,
@@ -249,10 +253,11 @@ impl Spooler {
         if parts.is_empty() {
             return Ok(());
         }
-        let mut rest = self.spare.pop().unwrap_or_default();
-        rest.extend_from_slice(&self.buffer[end..]);
-        let mut bytes = std::mem::replace(&mut self.buffer, rest);
-        bytes.truncate(end);
+        let mut next = self.spare.pop().unwrap_or_else(|| vec![0; BUFFER_BYTES]);
+        let rest = &self.buffer[end..self.held];
+        next[..rest.len()].copy_from_slice(rest);
+        self.held = rest.len();
+        let bytes = std::mem::replace(&mut self.buffer, next);
         let (dialect, salt) = (self.parts.dialect(), self.salt);
         let sorter = self.sorter.get_or_insert_with(|| Arc::new(Sorter::new(dialect, salt)));
         let sorter = Arc::clone(sorter);
@@ -266,17 +271,14 @@ impl Spooler {
 
     fn fill(&mut self) -> Result<(), DumpError> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        let held = self.buffer.len();
+        let held = self.held;
         debug_assert!(held < LOOKAHEAD_BYTES, "a part can be told from so many bytes");
-        self.buffer.resize(held + READ_BYTES, 0);
-        let mut end = held;
-        while end < self.buffer.len() && !self.is_end {
-            let length = stream.read(&mut self.buffer[end..])?;
+        while self.held < held + READ_BYTES && !self.is_end {
+            let length = stream.read(&mut self.buffer[self.held..held + READ_BYTES])?;
             self.is_end = length == 0;
-            end += length;
+            self.held += length;
         }
-        self.buffer.truncate(end);
-        let new = &self.buffer[held..];
+        let new = &self.buffer[held..self.held];
         self.hasher.update(new);
         self.bytes += new.len() as u64;
         Progress::add(&self.progress.bytes_done, new.len() as u64);

@@ -102,7 +102,6 @@ fn receive(connection: &mut Connection, mut writer: SpoolWriter) -> Result<bool,
     let (mut buffer, mut dump) = (vec![0; READ_BYTES], Vec::with_capacity(READ_BYTES));
     while !payload.is_done() {
         let length = connection.read(&mut buffer, "taking the dump")?;
-        dump.clear();
         let is_awaited = payload.is_awaited();
         let taken = payload.take(&buffer[..length], &mut dump).map_err(|what| {
             if is_awaited {
@@ -111,7 +110,7 @@ fn receive(connection: &mut Connection, mut writer: SpoolWriter) -> Result<bool,
                 RedisError::Dump { address: connection.shown().to_owned(), what }
             }
         })?;
-        if !dump.is_empty() && !writer.write(&dump) {
+        if !dump.is_empty() && !writer.write(&mut dump) {
             return Ok(false);
         }
         connection.unread(&buffer[taken..length]);

@@ -14,10 +14,15 @@ use rustix::fs::{Mode, OFlags};
 
 /// Bytes in memory at most.
 const MEMORY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Pieces whose memory is kept for the next ones.
+const SPARE_PIECES_MAX: usize = 8;
 
 #[derive(Debug, Default)]
 struct Inner {
     memory: VecDeque<Vec<u8>>,
+    /// Memory of pieces that were read.
+    spare: Vec<Vec<u8>>,
+    /// Memory that the pieces take, full or not.
     memory_bytes: usize,
     /// Bytes of the file that were read and written.
     file: (u64, u64),
@@ -82,8 +87,9 @@ fn nameless_file(folder: &Path) -> std::io::Result<File> {
 }
 
 impl SpoolWriter {
-    /// Puts bytes in; `false` when nobody reads any more.
-    pub fn write(&mut self, bytes: &[u8]) -> bool {
+    /// Puts bytes in, and takes them away: what is left is empty memory. `false` when nobody reads any
+    /// more.
+    pub fn write(&mut self, bytes: &mut Vec<u8>) -> bool {
         let shared = &*self.0;
         let mut inner = shared.lock();
         loop {
@@ -91,9 +97,11 @@ impl SpoolWriter {
                 return false;
             }
             let is_in_memory = inner.file.0 == inner.file.1;
-            if is_in_memory && inner.memory_bytes + bytes.len() <= shared.memory_bytes_max {
-                inner.memory_bytes += bytes.len();
-                inner.memory.push_back(bytes.to_vec());
+            if is_in_memory && inner.memory_bytes + bytes.capacity() <= shared.memory_bytes_max {
+                inner.memory_bytes += bytes.capacity();
+                let spare = inner.spare.pop().unwrap_or_else(|| Vec::with_capacity(bytes.len()));
+                inner.memory.push_back(std::mem::replace(bytes, spare));
+                drop(inner);
                 shared.changed.notify_all();
                 return true;
             }
@@ -107,6 +115,7 @@ impl SpoolWriter {
             inner = shared.lock();
             if written.is_ok() {
                 inner.file.1 = end + bytes.len() as u64;
+                bytes.clear();
                 shared.changed.notify_all();
                 return true;
             }
@@ -144,10 +153,16 @@ impl SpoolReader {
             }
             let shared = &*self.shared;
             let mut inner = shared.lock();
-            if let Some(piece) = inner.memory.pop_front() {
-                inner.memory_bytes -= piece.len();
+            if let Some(next) = inner.memory.pop_front() {
+                inner.memory_bytes -= next.capacity();
+                let mut read = std::mem::replace(piece, next);
+                *at = 0;
+                read.clear();
+                if inner.spare.len() < SPARE_PIECES_MAX && read.capacity() > 0 {
+                    inner.spare.push(read);
+                }
+                drop(inner);
                 shared.changed.notify_all();
-                self.piece = (piece, 0);
                 continue;
             }
             let (from, to) = inner.file;
@@ -186,7 +201,7 @@ mod tests {
         let given = bytes.clone();
         let thread = std::thread::spawn(move || {
             for (number, piece) in given.chunks(170).enumerate() {
-                assert!(writer.write(piece));
+                assert!(writer.write(&mut piece.to_vec()));
                 if number % 50 == 0 {
                     std::thread::sleep(std::time::Duration::from_millis(2));
                 }
@@ -210,8 +225,8 @@ mod tests {
     fn who_writes_to_nobody_hears_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let (mut writer, reader) = spool_of(folder.path(), 10).unwrap();
-        assert!(writer.write(b"abc"));
+        assert!(writer.write(&mut b"abc".to_vec()));
         drop(reader);
-        assert!(!writer.write(b"abc"));
+        assert!(!writer.write(&mut b"abc".to_vec()));
     }
 }
