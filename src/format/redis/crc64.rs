@@ -4,11 +4,14 @@
 /// The polynomial 0xad93d23594c935a9 with its bits reversed.
 const POLYNOMIAL: u64 = 0x95ac_9329_ac4b_c9b5;
 
-/// What eight bytes do, byte by byte: slicing by 8 (Kounavis and Berry, 2005).
-static TABLES: [[u64; 256]; 8] = tables();
+/// Bytes that are taken at once.
+const SLICE_BYTES: usize = 16;
 
-const fn tables() -> [[u64; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
+/// What so many bytes do, byte by byte: slicing (Kounavis and Berry, 2005).
+static TABLES: [[u64; 256]; SLICE_BYTES] = tables();
+
+const fn tables() -> [[u64; 256]; SLICE_BYTES] {
+    let mut tables = [[0; 256]; SLICE_BYTES];
     let mut byte = 0;
     while byte < 256 {
         let mut value = byte as u64;
@@ -21,7 +24,7 @@ const fn tables() -> [[u64; 256]; 8] {
         byte += 1;
     }
     let mut table = 1;
-    while table < 8 {
+    while table < SLICE_BYTES {
         let mut byte = 0;
         while byte < 256 {
             let before = tables[table - 1][byte];
@@ -40,12 +43,13 @@ pub struct Crc64(u64);
 impl Crc64 {
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
+        let (slices, rest) = bytes.as_chunks::<SLICE_BYTES>();
         let mut crc = self.0;
-        for word in words {
-            let mixed = (crc ^ u64::from_le_bytes(*word)).to_le_bytes();
+        for slice in slices {
+            let [first, second] = *slice.as_chunks::<8>().0 else { break };
+            let mixed = (crc ^ u64::from_le_bytes(first)).to_le_bytes();
             crc = 0;
-            for (byte, table) in mixed.iter().zip(TABLES.iter().rev()) {
+            for (byte, table) in mixed.iter().chain(&second).zip(TABLES.iter().rev()) {
                 crc ^= table[usize::from(*byte)];
             }
         }

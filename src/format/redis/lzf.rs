@@ -5,6 +5,7 @@
 //! not determined in principle; whoever relies on them compares.
 
 const TABLE_BITS: u32 = 16;
+const TABLE_SLOTS: usize = 1 << TABLE_BITS;
 const LITERALS_MAX: usize = 32;
 const DISTANCE_MAX: usize = 1 << 13;
 const MATCH_MAX: usize = (1 << 8) + (1 << 3);
@@ -13,13 +14,16 @@ const MATCH_MAX: usize = (1 << 8) + (1 << 3);
 #[derive(Debug)]
 pub struct Compressor {
     /// Position of a triple plus `base`; what is not above `base` is from an earlier value.
-    table: Vec<u32>,
+    table: Box<[u32; TABLE_SLOTS]>,
     base: u32,
+    /// Room for [`Compressor::packed`].
+    packed: Vec<u8>,
 }
 
 impl Default for Compressor {
     fn default() -> Self {
-        Self { table: vec![0; 1 << TABLE_BITS], base: 0 }
+        let table = vec![0; TABLE_SLOTS].try_into();
+        Self { table: table.expect("so many slots were asked for"), base: 0, packed: Vec::new() }
     }
 }
 
@@ -35,58 +39,65 @@ impl Compressor {
         self.base += length;
     }
 
+    /// The compressed form of `input`, at most 1 GiB.
+    pub fn packed(&mut self, input: &[u8]) -> &[u8] {
+        let mut packed = std::mem::take(&mut self.packed);
+        packed.clear();
+        self.compress(input, &mut packed);
+        self.packed = packed;
+        &self.packed
+    }
+
     fn run(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        let end = input.len();
-        let (mut at, mut literals) = (0, 0);
-        while at + 2 < end {
-            let found = self.exchange(input, at);
-            let Some(from) = found.filter(|from| is_match(input, *from, at)) else {
+        let (base, end) = (self.base, input.len());
+        let (mut at, mut literals_at) = (0, 0);
+        while let Some(triple) = triple(input, at) {
+            let entry = &mut self.table[slot(triple)];
+            let before = std::mem::replace(entry, base + at as u32);
+            if before <= base {
                 at += 1;
-                literals += 1;
-                if literals == LITERALS_MAX {
-                    put_literals(out, &input[at - literals..at]);
-                    literals = 0;
-                }
                 continue;
-            };
-            put_literals(out, &input[at - literals..at]);
-            literals = 0;
-            let longest = (end - at - 2).min(MATCH_MAX);
-            let mut length = 3;
-            while length < longest && input[from + length] == input[at + length] {
-                length += 1;
             }
+            let from = (before - base) as usize;
+            if at - from > DISTANCE_MAX || self::triple(input, from) != Some(triple) {
+                at += 1;
+                continue;
+            }
+            put_literals(out, &input[literals_at..at]);
+            let longest = (end - at - 2).min(MATCH_MAX).max(3);
+            let (old, new) = (&input[from + 3..], &input[at + 3..at + longest]);
+            let length = 3 + old.iter().zip(new).take_while(|(old, new)| old == new).count();
             put_match(out, at - from - 1, length - 2);
             at += length;
+            literals_at = at;
             if at + 2 >= end {
                 break;
             }
-            self.exchange(input, at - 2);
-            self.exchange(input, at - 1);
+            for noted in [at - 2, at - 1] {
+                if let Some(triple) = self::triple(input, noted) {
+                    self.table[slot(triple)] = base + noted as u32;
+                }
+            }
         }
-        for rest in input[at - literals..].chunks(LITERALS_MAX) {
-            put_literals(out, rest);
-        }
-    }
-
-    /// Notes the triple at `at`; where a triple of the same slot stood before, if it can be used.
-    fn exchange(&mut self, input: &[u8], at: usize) -> Option<usize> {
-        let triple =
-            u32::from(input[at]) << 16 | u32::from(input[at + 1]) << 8 | u32::from(input[at + 2]);
-        let slot = (triple >> (24 - TABLE_BITS)).wrapping_sub(triple.wrapping_mul(5));
-        let entry = &mut self.table[slot as usize & ((1 << TABLE_BITS) - 1)];
-        let before = std::mem::replace(entry, self.base + at as u32);
-        (before > self.base).then(|| (before - self.base) as usize)
+        put_literals(out, &input[literals_at..]);
     }
 }
 
-fn is_match(input: &[u8], from: usize, at: usize) -> bool {
-    at - from <= DISTANCE_MAX && input[from..from + 3] == input[at..at + 3]
+/// The three bytes at `at`.
+fn triple(input: &[u8], at: usize) -> Option<u32> {
+    let [first, second, third] = *input.get(at..)?.first_chunk()?;
+    Some(u32::from(first) << 16 | u32::from(second) << 8 | u32::from(third))
+}
+
+/// Where a triple is noted.
+fn slot(triple: u32) -> usize {
+    let hash = (triple >> (24 - TABLE_BITS)).wrapping_sub(triple.wrapping_mul(5));
+    hash as usize & (TABLE_SLOTS - 1)
 }
 
 fn put_literals(out: &mut Vec<u8>, literals: &[u8]) {
-    if let Some(last) = literals.len().checked_sub(1) {
-        out.push(last as u8);
+    for literals in literals.chunks(LITERALS_MAX) {
+        out.push((literals.len() - 1) as u8);
         out.extend_from_slice(literals);
     }
 }

@@ -154,12 +154,11 @@ pub fn put_original(text: &[u8], compressor: &mut Compressor, out: &mut Vec<u8>)
     match (text.first(), number(text.get(1..).unwrap_or_default())) {
         (Some(&UNPACKED), Front::Is(length, head)) => {
             let body = &text[1 + head as usize..];
-            let mut packed = Vec::with_capacity(body.len());
-            compressor.compress(body, &mut packed);
+            let packed = compressor.packed(body);
             out.push(LZF);
             put_number(out, packed.len() as u64);
             put_number(out, length);
-            out.extend_from_slice(&packed);
+            out.extend_from_slice(packed);
         }
         _ => out.extend_from_slice(text),
     }
