@@ -10,6 +10,7 @@ const SLICE_BYTES: usize = 16;
 /// What so many bytes do, byte by byte: slicing (Kounavis and Berry, 2005).
 static TABLES: [[u64; 256]; SLICE_BYTES] = tables();
 
+#[allow(clippy::large_stack_arrays, reason = "run by the compiler only")]
 const fn tables() -> [[u64; 256]; SLICE_BYTES] {
     let mut tables = [[0; 256]; SLICE_BYTES];
     let mut byte = 0;

@@ -64,7 +64,7 @@ impl Compressor {
                 continue;
             }
             put_literals(out, &input[literals_at..at]);
-            let longest = (end - at - 2).min(MATCH_MAX).max(3);
+            let longest = (end - at - 2).clamp(3, MATCH_MAX);
             let (old, new) = (&input[from + 3..], &input[at + 3..at + longest]);
             let length = 3 + old.iter().zip(new).take_while(|(old, new)| old == new).count();
             put_match(out, at - from - 1, length - 2);
