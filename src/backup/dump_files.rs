@@ -25,6 +25,10 @@ use std::sync::Arc;
 
 /// Spooled bytes of one part, at most: the worker that sorts it reads here and there in so many.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
+/// There are no more parts than that for it: a restore has all of them open.
+const SMALL_PART_BITS_MAX: u32 = 6;
+/// Spooled bytes of one part where more parts are needed.
+const LARGE_PART_BYTES: u64 = 16 * 1024 * 1024;
 /// Atoms of one part, at most.
 const PART_ATOMS: u64 = 1 << 18;
 /// Atoms whose order is one file, at least.
@@ -88,8 +92,11 @@ impl Files<'_> {
     #[must_use]
     pub fn part_bits(&self, spooled: &Spooled) -> u32 {
         let (bytes, atoms) = (spooled.atom_bytes, spooled.atoms);
-        let wanted = (0..PART_BITS_MAX)
-            .find(|bits| bytes >> bits <= PART_BYTES && atoms >> bits <= PART_ATOMS);
+        let wanted = (0..PART_BITS_MAX).find(|bits| {
+            let is_many = *bits >= SMALL_PART_BITS_MAX;
+            let bytes_max = if is_many { LARGE_PART_BYTES } else { PART_BYTES };
+            bytes >> bits <= bytes_max && atoms >> bits <= PART_ATOMS
+        });
         let wanted = wanted.unwrap_or(PART_BITS_MAX);
         let has = |bits: &u32| self.has(&records_file(*bits, 0));
         let before = (0..=PART_BITS_MAX).find(has);
