@@ -8,8 +8,23 @@ use crate::source::redis::watch::Sightings;
 
 /// What has so many bytes is a frame.
 const FRAME_BYTES: usize = 64 * 1024;
+/// After some times of exact moments that were shorter than that…
+const STEADY_MS: u64 = 30_000;
+const SHORT_TIMES_MAX: u32 = 2;
+/// …the next one begins later by so much: a server that is nearly too far away makes no part of each
+/// second.
+const CALM_MS: u64 = 5_000;
 /// A moment is exact where no command of its frame may have been executed longer before.
 pub const UNSURE_MS_MAX: u64 = 1000;
+
+/// When a server sends a transaction, or what a script has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transactions {
+    /// When it is done.
+    Done,
+    /// From its beginning on, also while a script is at work: before 7.
+    AtWork,
+}
 
 /// A connection.
 pub struct Pending {
@@ -25,6 +40,10 @@ pub struct Pending {
     pub since: u64,
     /// It goes on with a command or transaction whose front is written.
     pub is_rest: bool,
+    /// That was executed before its front came.
+    pub is_done: bool,
+    /// When transactions are sent.
+    transactions: Transactions,
     /// End of the last command that is more than a sign of life.
     pub data_end: u64,
 }
@@ -32,7 +51,7 @@ pub struct Pending {
 impl Pending {
     /// Nothing has come.
     #[must_use]
-    pub fn new(header: SegmentHeader) -> Self {
+    pub fn new(header: SegmentHeader, transactions: Transactions) -> Self {
         Self {
             scanner: CommandScanner::new(header.start, header.db),
             data_end: header.start,
@@ -41,6 +60,8 @@ impl Pending {
             bytes: Vec::new(),
             since: 0,
             is_rest: false,
+            is_done: false,
+            transactions,
         }
     }
 
@@ -57,6 +78,8 @@ impl Pending {
         let position = self.scanner.position();
         if self.bytes.is_empty() {
             self.is_rest = self.scanner.boundary() < position;
+            let is_whole = self.transactions == Transactions::Done;
+            self.is_done = self.is_rest && (is_whole || !self.scanner.is_in_transaction());
         }
         let data_end = &mut self.data_end;
         let mut found = |command: &Command| {
@@ -80,6 +103,34 @@ impl Pending {
     }
 }
 
+/// Whether moments are exact, and since when they are or are not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Exactness {
+    is_live: bool,
+    since: u64,
+    /// So many exact times in a row were short.
+    short_times: u32,
+}
+
+impl Exactness {
+    /// Takes a frame of that time whose bounds are close, or not; gives whether its moments count as
+    /// exact.
+    pub fn take(&mut self, time_ms: u64, is_close: bool) -> bool {
+        // Where a clock was put back, it begins anew.
+        self.since = self.since.min(time_ms);
+        let lasted = time_ms - self.since;
+        let is_calm = self.short_times <= SHORT_TIMES_MAX || lasted >= CALM_MS;
+        let is_live = is_close && (self.is_live || is_calm);
+        if is_live != self.is_live {
+            if self.is_live {
+                self.short_times = if lasted < STEADY_MS { self.short_times + 1 } else { 0 };
+            }
+            (self.is_live, self.since) = (is_live, time_ms);
+        }
+        is_live
+    }
+}
+
 /// What bounds say of the commands of a frame.
 pub struct Bounds {
     /// They were executed by then (milliseconds since 1970).
@@ -87,7 +138,7 @@ pub struct Bounds {
     /// All before them was.
     pub begun: u64,
     /// None of them was executed more than [`UNSURE_MS_MAX`] before.
-    pub is_live: bool,
+    pub is_close: bool,
 }
 
 impl Bounds {
@@ -108,7 +159,7 @@ impl Bounds {
         Self {
             time_ms,
             begun: by(start).max(last_ms),
-            is_live: unsure.is_some_and(|unsure| unsure <= UNSURE_MS_MAX),
+            is_close: unsure.is_some_and(|unsure| unsure <= UNSURE_MS_MAX),
         }
     }
 }

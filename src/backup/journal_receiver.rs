@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::backup::journal_pending::Transactions;
 use crate::backup::journal_spool::{JournalSpool, JournalSpoolError};
 use crate::clock::now_ms;
 use crate::format::redis::journal::SegmentHeader;
@@ -32,6 +33,8 @@ pub struct Receiving {
     pub durable: AtomicU64,
     /// The thread that takes is to end.
     pub is_stopping: AtomicBool,
+    /// The server sends transactions while it is at them.
+    pub is_old: AtomicBool,
 }
 
 /// Why nothing comes any more.
@@ -49,8 +52,8 @@ impl Receiving {
     /// With what an earlier process has left.
     #[must_use]
     pub fn new(spool: JournalSpool) -> Self {
-        let (durable, is_stopping) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { spool: Mutex::new(spool), durable, is_stopping }
+        let [is_stopping, is_old] = [false, false].map(AtomicBool::new);
+        Self { spool: Mutex::new(spool), durable: AtomicU64::new(0), is_stopping, is_old }
     }
 
     /// The spool, for a moment.
@@ -81,7 +84,9 @@ impl Receiving {
         header: SegmentHeader,
     ) -> Result<(), ReceiveError> {
         connection.set_patience(TICK)?;
-        self.spool().begin(header)?;
+        let is_old = self.is_old.load(Ordering::Relaxed);
+        let transactions = if is_old { Transactions::AtWork } else { Transactions::Done };
+        self.spool().begin(header, transactions)?;
         let mut buffer = vec![0; READ_BYTES];
         let mut has_heard = false;
         let (mut heard, mut replied) = (Instant::now(), Instant::now());

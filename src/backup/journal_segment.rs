@@ -146,8 +146,10 @@ pub fn recover(path: &Path) -> Result<Option<Segment>, JournalSpoolError> {
     let scanned = each_piece(&file, &mut |bytes| {
         let mut outcome = Ok(());
         frames.take(bytes, &mut |time_ms, bytes| {
-            outcome = scanner.take(bytes, &mut |_| {});
-            segment.reach(&scanner, time_ms);
+            if outcome.is_ok() {
+                outcome = scanner.take(bytes, &mut |_| {});
+                segment.reach(&scanner, time_ms);
+            }
         })?;
         outcome.map_err(|_| SegmentError::Torn)
     })?;

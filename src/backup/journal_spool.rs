@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::backup::journal_pending::{Bounds, Pending, UNSURE_MS_MAX};
+use crate::backup::journal_pending::{Bounds, Exactness, Pending, Transactions, UNSURE_MS_MAX};
 use crate::backup::journal_segment::{Segment, recover};
 use crate::backup::journal_series::SavedSegment;
 use crate::backup::log_root::{LogContent, LogInput};
@@ -86,6 +86,7 @@ pub struct JournalSpool {
     open: Option<Pending>,
     /// Time of the last frame.
     last_ms: u64,
+    exactness: Exactness,
     bytes_max: u64,
 }
 
@@ -107,9 +108,16 @@ impl JournalSpool {
                 segments.extend(recover(&entry.path())?);
             }
         }
-        segments
-            .sort_by_key(|one: &Segment| (one.header.begun, one.header.session, one.header.start));
-        Ok(Self { folder: folder.to_owned(), segments, open: None, last_ms: 0, bytes_max })
+        // Not by their times: clocks go back.
+        segments.sort_by_key(|one: &Segment| (one.header.session, one.header.start));
+        Ok(Self {
+            folder: folder.to_owned(),
+            segments,
+            open: None,
+            last_ms: 0,
+            exactness: Exactness::default(),
+            bytes_max,
+        })
     }
 
     /// Where the last of the segments ends.
@@ -159,7 +167,24 @@ impl JournalSpool {
             }
         }
         self.segments = kept;
+        self.drop_behind_hole();
         Ok(())
+    }
+
+    /// Throws away what does not go on from what is before it, which a crash has damaged: the server
+    /// sends it again, or a gap is said.
+    fn drop_behind_hole(&mut self) {
+        let mut end = None;
+        self.segments.retain(|one| {
+            let is_joined = end.is_none_or(|end| one.header.start <= end);
+            if is_joined {
+                end = end.max(Some(one.end.0));
+            } else {
+                // What stays is found again, and thrown away again.
+                drop(std::fs::remove_file(&one.path));
+            }
+            is_joined
+        });
     }
 
     /// Name of the line that is taken, else of the last one.
@@ -173,12 +198,16 @@ impl JournalSpool {
     ///
     /// # Errors
     /// There is no room.
-    pub fn begin(&mut self, header: SegmentHeader) -> Result<(), JournalSpoolError> {
+    pub fn begin(
+        &mut self,
+        header: SegmentHeader,
+        transactions: Transactions,
+    ) -> Result<(), JournalSpoolError> {
         self.make_reserve()?;
         if Some(&header.line) != self.line() {
             self.last_ms = 0;
         }
-        self.open = Some(Pending::new(header));
+        self.open = Some(Pending::new(header, transactions));
         Ok(())
     }
 
@@ -255,11 +284,14 @@ impl JournalSpool {
         if waiting > self.bytes_max {
             return Err(JournalSpoolError::Full { bytes: waiting });
         }
-        let (mut pending, is_rest) = (std::mem::take(&mut open.bytes), open.is_rest);
+        let (is_rest, is_done) = (open.is_rest, open.is_done);
+        let mut pending = std::mem::take(&mut open.bytes);
         let start = open.scanner.position() - pending.len() as u64;
-        // Whatever goes on was executed before its front came.
         if !is_rest {
             self.begin_unit(start, now_ms, seen)?;
+        } else if !is_done {
+            let (history, end) = (&open.header.replid, open.scanner.position());
+            self.last_ms = Bounds::of(seen, history, (start, end), now_ms, self.last_ms).time_ms;
         }
         let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) else {
             return Ok(());
@@ -290,7 +322,8 @@ impl JournalSpool {
         self.last_ms = bounds.time_ms;
         let is_first = open.file.is_none();
         let was_live = header.live_from <= start;
-        let is_other = is_first || has_gone_back || bounds.is_live != was_live;
+        let is_live = self.exactness.take(now_ms, bounds.is_close);
+        let is_other = is_first || has_gone_back || is_live != was_live;
         let last = self.segments.last().filter(|_| !is_first);
         let is_due = last.is_some_and(|last| {
             let age = bounds.time_ms.saturating_sub(last.header.begun);
@@ -300,7 +333,7 @@ impl JournalSpool {
             return Ok(());
         }
         let next_session = if is_first { header.session } else { now_ms.max(header.session + 1) };
-        let live_from = if bounds.is_live { start } else { u64::MAX };
+        let live_from = if is_live { start } else { u64::MAX };
         let header = SegmentHeader {
             session: if is_other { next_session } else { header.session },
             start,
@@ -318,7 +351,8 @@ impl JournalSpool {
         }
         let path = self.folder.join(format!("{}.{}", header.file_name(), header.session));
         let encoded = header.encode();
-        let made = File::create(&path).and_then(|mut file| {
+        // Never one that is there: it may hold what is not saved.
+        let made = File::create_new(&path).and_then(|mut file| {
             file.write_all(&encoded)?;
             Ok(file)
         });

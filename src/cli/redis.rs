@@ -10,6 +10,7 @@ use clap::Args;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use crate::backup::journal_pending::UNSURE_MS_MAX;
 use crate::backup::redis_dump::{SharedFacts, dump_root};
 use crate::backup::run::{RootSource, SnapshotLabel};
 use crate::backup::stream::OpenStream;
@@ -31,6 +32,7 @@ use crate::source::redis::address::{Address, Host};
 use crate::source::redis::connection::Access;
 use crate::source::redis::digest::{Followed, digest_of_dump};
 use crate::source::redis::error::RedisError;
+use crate::source::redis::replication::Position;
 use crate::source::redis::sentinel::find;
 use crate::source::redis::server::ServerState;
 use crate::source::redis::snapshot::RedisSnapshot;
@@ -397,11 +399,13 @@ pub fn open_dump(server: &NamedRedis, folder: &Path, facts: &SharedFacts) -> Ope
     let (access, digest) = (server.access.clone(), server.digest.clone());
     let (folder, shared) = (folder.to_owned(), Arc::clone(facts));
     Box::new(move || {
+        let asked = Instant::now();
         let before = state_of(&access)?;
-        let (stream, position) = RedisSnapshot::start(&access, &folder)?;
+        let took = asked.elapsed();
+        let (stream, position, age) = RedisSnapshot::start(&access, &folder)?;
         let mut facts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         facts.moment = now();
-        facts.joined = position.as_ref().is_some_and(|position| position.is_behind(&before));
+        facts.inexact = is_inexact(&before, position.as_ref(), took + age);
         (facts.replid, facts.offset) =
             position.as_ref().map(|position| (position.replid.clone(), position.offset)).unzip();
         drop(facts);
@@ -415,6 +419,14 @@ pub fn open_dump(server: &NamedRedis, folder: &Path, facts: &SharedFacts) -> Ope
         };
         Ok(Box::new(Followed { stream: Box::new(stream), then: Box::new(then) }))
     })
+}
+
+/// Whether a dump may lack what was done by now. `before` is how the server was before it was asked,
+/// and `age` bounds how long ago it began.
+#[must_use]
+pub fn is_inexact(before: &ServerState, position: Option<&Position>, age: Duration) -> bool {
+    let is_behind = position.is_none_or(|position| position.is_behind(before));
+    is_behind || before.is_replica() || age.as_millis() > u128::from(UNSURE_MS_MAX)
 }
 
 fn state_of(access: &Access) -> Result<ServerState, RedisError> {

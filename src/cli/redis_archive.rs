@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use crate::backup::journal_pending::UNSURE_MS_MAX;
 use crate::backup::journal_series::journal_source;
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
@@ -11,7 +12,7 @@ use crate::cli::reading::{FoundSnapshot, Reading};
 use crate::cli::time::format_rfc3339;
 use crate::format::redis::command_stream::CommandScanner;
 use crate::format::redis::journal::{SegmentError, SegmentHeader, SegmentReader};
-use crate::format::redis::reach::{Coverage, DumpStart, Plan, Stretch};
+use crate::format::redis::reach::{Coverage, DumpStart, Plan, Stretch, Unreached};
 use crate::format::redis::replay::{Replay, ReplayError, Replayed};
 use crate::format::redis::server_facts::{DumpFacts, JournalFacts, RedisFacts};
 use crate::format::snapshot::Snapshot;
@@ -70,7 +71,7 @@ impl<'a> RedisArchive<'a> {
             }
             match facts_of(&found.1)? {
                 Some(RedisFacts::Redis(facts)) => {
-                    let start = start_of(&facts)?;
+                    let start = start_of(&facts, found.0.seq)?;
                     dumps.push(Dump { found, facts, start });
                 }
                 Some(RedisFacts::RedisJournal(facts)) => {
@@ -96,11 +97,7 @@ impl<'a> RedisArchive<'a> {
     /// What there is of the journal.
     #[must_use]
     pub fn coverage(&self) -> Coverage {
-        let mut coverage = Coverage::default();
-        for (_, facts) in &self.journals {
-            coverage.add(facts);
-        }
-        coverage
+        Coverage::of(self.journals.iter().map(|(_, facts)| facts))
     }
 
     /// Where the dumps stand.
@@ -113,10 +110,7 @@ impl<'a> RedisArchive<'a> {
     #[must_use]
     pub fn leads_to(&self, line: &str) -> bool {
         let coverage = self.coverage();
-        let positions = self.dumps.iter().filter_map(|dump| dump.start.position.as_ref());
-        let mut ways = positions.map(|(replid, offset)| coverage.way(replid, *offset));
-        let end = coverage.ranges().iter().filter(|one| one.line == line).map(|one| one.end).max();
-        ways.any(|way| way.last().is_some_and(|last| last.line == line && Some(last.end) == end))
+        self.dumps.iter().any(|dump| coverage.leads_to(&dump.start, line))
     }
 
     /// The way to a moment, to the newest one without one.
@@ -125,17 +119,23 @@ impl<'a> RedisArchive<'a> {
     /// `HF-REDIS-014`, with the nearest moments that can be reached.
     pub fn plan(&self, moment: Option<jiff::Timestamp>) -> Result<Plan, CommandError> {
         let wanted = moment.map(|moment| u64::try_from(moment.as_millisecond()).unwrap_or(0));
-        self.coverage().plan(&self.starts(), wanted).map_err(|error| {
-            let shown = moment.map_or_else(|| "latest".to_owned(), format_rfc3339);
-            let what = format!("{shown} cannot be reached: {error}");
-            let refused = CommandError::new(&redis::UNREACHED, what);
-            let hint = |refused: CommandError, word: &str, at: Option<u64>| match at {
-                Some(at) => refused.hint(format!("{word}: --to-time {}", shown_ms(at))),
-                None => refused,
-            };
-            let refused = hint(refused, "the nearest before it", error.before);
-            hint(refused, "the nearest after it", error.after)
-        })
+        let (coverage, mut starts) = (self.coverage(), self.starts());
+        loop {
+            let plan = coverage.plan(&starts, wanted).map_err(|error| unreached(moment, &error))?;
+            if plan.is_newest || self.is_before(&plan)? {
+                return Ok(plan);
+            }
+            // By the clock of the host that took it, which was behind, it is older than it is.
+            starts[plan.dump].moment = u64::MAX;
+        }
+    }
+
+    /// Whether the dump of a plan is of before the moment, by the commands of the journal.
+    fn is_before(&self, plan: &Plan) -> Result<bool, CommandError> {
+        let [only] = &plan.stretches[..] else { return Ok(true) };
+        // A moment is known to a second.
+        let moment = plan.moment.saturating_add(UNSURE_MS_MAX);
+        Ok(self.cut(&self.segments(only)?, moment)? >= only.start)
     }
 
     /// Replays the commands of a plan; gives how many they were, and the highest number of a database
@@ -151,12 +151,15 @@ impl<'a> RedisArchive<'a> {
         let numbers = self.dumps[plan.dump].facts.keys.keys().filter_map(|db| db.parse().ok());
         let mut database_max: u32 = numbers.max().unwrap_or(0);
         let mut commands = 0;
-        let mut is_first = true;
         for (number, stretch) in plan.stretches.iter().enumerate() {
             let segments = self.segments(stretch)?;
             let is_last = number + 1 == plan.stretches.len() && !plan.is_newest;
-            let end =
-                if is_last { self.cut(&segments, stretch, plan.moment)? } else { stretch.end };
+            let end = if is_last {
+                let cut = self.cut(&segments, plan.moment)?;
+                cut.clamp(stretch.start, stretch.end)
+            } else {
+                stretch.end
+            };
             let mut at = stretch.start;
             for segment in &segments {
                 let to = segment.end.min(end);
@@ -169,7 +172,7 @@ impl<'a> RedisArchive<'a> {
                         segment.start
                     )));
                 }
-                let replayed = self.replay_segment(segment, (at, to), &mut is_first, out)?;
+                let replayed = self.replay_segment(segment, (at, to), out)?;
                 commands += replayed.0;
                 database_max = database_max.max(replayed.1);
                 at = to;
@@ -185,44 +188,33 @@ impl<'a> RedisArchive<'a> {
         &self,
         segment: &Segment<'_>,
         range: (u64, u64),
-        is_first: &mut bool,
         out: &mut R,
     ) -> Result<(u64, u32), CommandError> {
         let mut replay: Option<Replay> = None;
-        let mut is_begun = *is_first;
         self.each_frame(segment, &mut |header, time_ms, bytes| {
-            let replay = replay.get_or_insert_with(|| {
-                let replay = Replay::new(header.start, header.db, range);
-                // Where one segment follows another the database is that of before.
-                if std::mem::take(&mut is_begun) { replay } else { replay.going_on() }
-            });
+            let new = || Replay::new(header.start, header.db, range);
+            let replay = replay.get_or_insert_with(new);
             let taken = replay.take(time_ms, bytes, out).map_err(|error| match error {
                 ReplayError::NoCommand(error) => damaged(&error.to_string()),
                 ReplayError::Replayed(error) => error,
             });
             taken.map(|()| !replay.is_done())
         })?;
-        *is_first = false;
         match replay {
             Some(replay) if replay.is_done() => Ok((replay.commands(), replay.database_max())),
             _ => Err(damaged(&format!("the segment at {} ends before {}", segment.start, range.1))),
         }
     }
 
-    /// Position of the last command that came by a moment.
-    fn cut(
-        &self,
-        segments: &[Segment<'_>],
-        stretch: &Stretch,
-        moment: u64,
-    ) -> Result<u64, CommandError> {
+    /// Position behind the last command that was executed by a moment; 0 where none was.
+    fn cut(&self, segments: &[Segment<'_>], moment: u64) -> Result<u64, CommandError> {
         let (mut low, mut high) = (0, segments.len());
         while low < high {
             let middle = usize::midpoint(low, high);
             if self.begun(&segments[middle])? <= moment { low = middle + 1 } else { high = middle }
         }
         let Some(segment) = low.checked_sub(1).map(|last| &segments[last]) else {
-            return Ok(stretch.start);
+            return Ok(0);
         };
         let mut scanner = None;
         self.each_frame(segment, &mut |header, time_ms, bytes| {
@@ -234,8 +226,7 @@ impl<'a> RedisArchive<'a> {
             let scanned = scanner.take(bytes, &mut |_| {});
             scanned.map(|()| true).map_err(|error| damaged(&error.to_string()))
         })?;
-        let end = scanner.map_or(segment.start, |scanner| scanner.boundary());
-        Ok(end.min(stretch.end).max(stretch.start))
+        Ok(scanner.map_or(segment.start, |scanner| scanner.boundary()))
     }
 
     fn begun(&self, segment: &Segment<'_>) -> Result<u64, CommandError> {
@@ -340,14 +331,28 @@ fn damaged(what: &str) -> CommandError {
     CommandError::new(&redis::JOURNAL, format!("the journal is damaged: {what}"))
 }
 
-fn start_of(facts: &DumpFacts) -> Result<DumpStart, CommandError> {
+fn start_of(facts: &DumpFacts, order: u64) -> Result<DumpStart, CommandError> {
     let moment: jiff::Timestamp = facts.moment.parse().map_err(|error: jiff::Error| {
         CommandError::new(&redis::JOURNAL, "a dump does not say when it was made").because(&error)
     })?;
     // Whoever names the second in which it was made means it too.
     let moment = u64::try_from(moment.as_millisecond()).unwrap_or(0);
     let position = facts.replid.clone().zip(facts.offset);
-    Ok(DumpStart { moment, is_exact: !facts.joined, position })
+    Ok(DumpStart { moment, is_exact: !facts.inexact, order, position })
+}
+
+/// The error for a moment that cannot be reached, with the nearest ones that can.
+fn unreached(moment: Option<jiff::Timestamp>, error: &Unreached) -> CommandError {
+    let shown = moment.map_or_else(|| "latest".to_owned(), format_rfc3339);
+    let what = format!("{shown} cannot be reached: {error}");
+    let nearest = [("before", error.before), ("after", error.after)];
+    nearest.iter().fold(
+        CommandError::new(&redis::UNREACHED, what),
+        |refused, (word, at)| match at {
+            Some(at) => refused.hint(format!("the nearest {word} it: --to-time {}", shown_ms(*at))),
+            None => refused,
+        },
+    )
 }
 
 /// A time in milliseconds since 1970, as it is written.

@@ -189,6 +189,49 @@ fn redis_spool_that_a_crash_has_torn_takes_nothing_of_what_was_saved() {
     }
 }
 
+#[test]
+fn redis_spool_that_is_damaged_before_it_was_saved_is_gone_on_with() {
+    let Some(server) = RedisServer::start("redis-7", &[]) else { return };
+    let program = repository();
+    let stream = started(&program, &server);
+    server.ask("SET before 1");
+    durable(&server);
+    let (place, aside) = (program.path("repository"), program.path("aside"));
+    std::fs::rename(&place, &aside).unwrap();
+    for number in 0..100 {
+        server.ask(&format!("INCRBY damaged {number}"));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    stream.kill();
+    std::fs::rename(&aside, &place).unwrap();
+    let mut spools = Vec::new();
+    files_below(&program.path(".local/state"), &mut spools);
+    let mut damaged = 0;
+    let segments = spools.iter().filter(|path| {
+        let folder = path.parent().unwrap().extension();
+        folder.is_some_and(|one| one == "spool") && path.file_name().unwrap() != "reserve"
+    });
+    for path in segments {
+        let mut bytes = std::fs::read(path).unwrap();
+        let command = b"*3\r\n$6\r\nINCRBY";
+        let places: Vec<usize> =
+            (0..bytes.len()).filter(|at| bytes[*at..].starts_with(command)).collect();
+        if let Some(at) = places.get(places.len() / 2) {
+            bytes[*at..at + 10].fill(0);
+            std::fs::write(path, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "{spools:?}");
+    let stream = Stream::start(&program, "cache");
+    durable(&server);
+    let digest = server.digest();
+    stream.stop();
+    assert_eq!(status(&program).0, 0);
+    assert_eq!(restored(&program, "redis-7", &["--to", "latest"]).digest(), digest);
+}
+
 fn files_below(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

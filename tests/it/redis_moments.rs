@@ -198,7 +198,7 @@ fn redis_dump_that_was_begun_for_somebody_else_is_no_exact_moment() {
     done(&program.run(&["backup", "--redis", &named(&server)]));
     let shown = status(&program).1;
     let dump = &shown["dumps"][0];
-    assert_eq!((&dump["joined"], moments(&program)), (&true.into(), Vec::new()));
+    assert_eq!((&dump["inexact"], moments(&program)), (&true.into(), Vec::new()));
     let moment: Timestamp = dump["moment"].as_str().unwrap().parse().unwrap();
     assert_eq!(last_write(&program, moment.as_millisecond()), None);
     // The same where the server is at work for nobody.
@@ -207,7 +207,7 @@ fn redis_dump_that_was_begun_for_somebody_else_is_no_exact_moment() {
     server.wait_until("it is at no dump", |info| info.contains("rdb_bgsave_in_progress:0"));
     done(&program.run(&["backup", "--redis", "cache"]));
     let shown = status(&program).1;
-    assert_eq!((&shown["dumps"][1]["joined"], moments(&program).len()), (&false.into(), 1));
+    assert_eq!((&shown["dumps"][1]["inexact"], moments(&program).len()), (&false.into(), 1));
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn redis_journal_behind_a_dump_that_was_begun_for_somebody_else_is_exact() {
     durable(&server);
     stream.stop();
     let shown = status(&program).1;
-    assert_eq!(shown["dumps"][0]["joined"], true);
+    assert_eq!(shown["dumps"][0]["inexact"], true);
     // Nobody has seen the server at the moment of the dump; what was done while it came is known.
     assert!(!is_right(&program, &written, begun - 300));
     let known = moments(&program);

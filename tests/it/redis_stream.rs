@@ -322,6 +322,48 @@ fn redis_stream_follows_a_failover_without_a_gap() {
 }
 
 #[test]
+fn redis_journal_of_a_replica_is_of_the_databases_of_its_primary() {
+    for kind in KINDS {
+        let port = crate::redis_server::free_port().to_string();
+        let ping = ["--repl-ping-replica-period", "1"];
+        let arguments = [&["--port", &port][..], &ping].concat();
+        let Some(primary) = RedisServer::start(kind, &arguments) else { continue };
+        let follows = [&["--replicaof", "127.0.0.1", &port][..], &ping].concat();
+        let replica = RedisServer::start(kind, &follows).unwrap();
+        replica.wait_until("the replica follows", |info| info.contains("master_link_status:up"));
+        let mut connection = primary.connect();
+        let mut write = |commands: &[&str]| {
+            for command in commands {
+                crate::redis_server::ask(&mut connection, command).unwrap();
+            }
+        };
+        write(&["SELECT 3", "SET before 1"]);
+        replica.wait_until("the replica has it", |info| info.contains("db3:keys=1"));
+        let program = repository();
+        let stream = started(&program, &replica);
+        // The primary says no database any more: it is the same one.
+        write(&["SET in3 yes", "INCR before"]);
+        replica.wait_until("the replica has it", |info| info.contains("db3:keys=2"));
+        std::thread::sleep(Duration::from_millis(2500));
+        stream.stop();
+        // Nothing but signs of life lies behind this dump.
+        done(&program.run(&["backup", "--redis", "cache"]));
+        let stream = Stream::start(&program, "cache");
+        std::thread::sleep(Duration::from_millis(2500));
+        stream.stop();
+        let mut stream = Stream::start(&program, "cache");
+        stream.wait_for("goes on at", 2);
+        write(&["SET again 1"]);
+        replica.wait_until("the replica has it", |info| info.contains("db3:keys=3"));
+        std::thread::sleep(Duration::from_millis(1500));
+        let digest = replica.digest();
+        stream.stop();
+        let at = restored(&program, kind, &["--to", "latest"]);
+        assert_eq!(at.digest(), digest, "{kind}");
+    }
+}
+
+#[test]
 fn redis_journal_is_kept_as_long_as_a_dump_needs_it() {
     let Some(server) = RedisServer::start("redis-7", &[]) else { return };
     let program = repository();

@@ -53,6 +53,10 @@ impl Taking {
         Self { spool, seen: Sightings::default() }
     }
 
+    fn begin(&mut self, header: SegmentHeader) {
+        self.spool.begin(header, Transactions::Done).unwrap();
+    }
+
     /// The server says at that time that it is there.
     fn see(&mut self, time: u64, offset: u64) {
         self.seen.add("r", time, time, offset);
@@ -83,7 +87,7 @@ impl Taking {
 fn what_was_taken_is_found_again_whatever_was_torn() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = Taking::new(folder.path(), u64::MAX);
-    one.spool.begin(header(100, 0)).unwrap();
+    one.begin(header(100, 0));
     one.see(990, 100);
     let (first, second) = (set(10), set(20));
     assert!(!one.take(1000, &first).unwrap());
@@ -122,7 +126,7 @@ fn what_was_taken_is_found_again_whatever_was_torn() {
 fn what_comes_late_has_the_time_at_which_it_was_executed() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = Taking::new(folder.path(), u64::MAX);
-    one.spool.begin(header(0, 0)).unwrap();
+    one.begin(header(0, 0));
     let command = set(100);
     let length = command.len() as u64;
     // The server does one command in 200 ms; all of them come ten seconds later.
@@ -145,7 +149,7 @@ fn what_comes_late_has_the_time_at_which_it_was_executed() {
 fn a_time_in_which_nothing_was_seen_is_no_part_of_what_is_exact() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = Taking::new(folder.path(), u64::MAX);
-    one.spool.begin(header(0, 7)).unwrap();
+    one.begin(header(0, 7));
     let command = set(100);
     let length = command.len() as u64;
     // Of the backlog nobody knows when it was executed.
@@ -174,10 +178,82 @@ fn a_time_in_which_nothing_was_seen_is_no_part_of_what_is_exact() {
 }
 
 #[test]
+fn what_a_script_of_an_old_server_does_is_of_its_end() {
+    for (transactions, until) in [(Transactions::AtWork, 9000), (Transactions::Done, 1060)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut one = Taking::new(folder.path(), u64::MAX);
+        one.spool.begin(header(0, 7), transactions).unwrap();
+        one.see(990, 0);
+        let multi = [encode_command(&[b"MULTI"]), set(5)].concat();
+        one.take(1000, &multi).unwrap();
+        one.tick(1060).unwrap();
+        one.take(9000, &[set(6), encode_command(&[b"EXEC"])].concat()).unwrap();
+        one.end(9100).unwrap();
+        assert_eq!(one.ranges()[0].2, Some((990, until)));
+    }
+}
+
+#[test]
+fn a_server_that_is_nearly_too_far_away_makes_few_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    one.begin(header(0, 7));
+    let command = set(100);
+    let length = command.len() as u64;
+    for number in 0..1000 {
+        let now = 100 * number;
+        // Every other second it is seen in time.
+        if now / 1000 % 2 == 0 {
+            one.see(now, length * number);
+        } else if now % 1000 == 0 {
+            one.seen = Sightings::default();
+        }
+        one.take(now, &command).unwrap();
+    }
+    one.end(100_000).unwrap();
+    let parts = one.ranges().len();
+    assert!((2..60).contains(&parts), "{parts}");
+}
+
+#[test]
+fn what_is_left_is_in_the_order_of_its_parts_and_ends_at_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    let command = set(100);
+    let length = command.len() as u64;
+    // The second part is older by a clock that was put back.
+    for (session, now) in [(0, 90_000), (91_000, 50_000)] {
+        one.begin(header(if session == 0 { 0 } else { 2 * length }, session));
+        one.take(now, &command.repeat(2)).unwrap();
+        one.end(now + 100).unwrap();
+    }
+    let paths: Vec<_> = one.spool.segments.iter().map(|one| one.path.clone()).collect();
+    drop(one);
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    let end = one.spool.end().unwrap();
+    assert_eq!((end.session, end.offset), (91_000, 4 * length));
+    drop(one);
+    // The front of the second command of the first part is damaged.
+    let mut bytes = std::fs::read(&paths[0]).unwrap();
+    let at = bytes.len() - command.len();
+    bytes[at..at + 5].fill(0);
+    std::fs::write(&paths[0], bytes).unwrap();
+    one = Taking::new(folder.path(), u64::MAX);
+    one.spool.keep_beyond(&BTreeMap::new()).unwrap();
+    assert_eq!(one.spool.end().unwrap().offset, length);
+    assert_eq!(one.ranges().len(), 1);
+    assert!(paths[0].exists() && !paths[1].exists());
+    // Nothing that is there is written over.
+    one.begin(header(0, 0));
+    assert!(one.take(95_000, &command).is_ok() && one.end(95_100).is_err());
+    assert_eq!(one.ranges().len(), 1);
+}
+
+#[test]
 fn a_clock_that_is_put_back_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = Taking::new(folder.path(), u64::MAX);
-    one.spool.begin(header(0, 7)).unwrap();
+    one.begin(header(0, 7));
     let command = set(100);
     let length = command.len() as u64;
     one.see(100_000, 0);
@@ -200,7 +276,7 @@ fn a_clock_that_is_put_back_begins_anew() {
 fn segments_end_between_commands_and_go_when_they_are_saved() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = Taking::new(folder.path(), u64::MAX);
-    one.spool.begin(header(0, 0)).unwrap();
+    one.begin(header(0, 0));
     let command = set(700_000);
     let stream = command.repeat(60);
     for (number, piece) in stream.chunks(200_001).enumerate() {
@@ -231,7 +307,7 @@ fn segments_end_between_commands_and_go_when_they_are_saved() {
 fn signs_of_life_are_no_data_and_a_full_spool_takes_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = Taking::new(folder.path(), 100);
-    one.spool.begin(header(0, 0)).unwrap();
+    one.begin(header(0, 0));
     one.take(1000, &encode_command(&[b"PING"])).unwrap();
     one.tick(2000).unwrap();
     assert!(!one.spool.has_unsaved_data() && one.spool.unsaved().files.len() == 1);

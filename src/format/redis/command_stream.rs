@@ -165,6 +165,12 @@ impl CommandScanner {
         self.db
     }
 
+    /// Whether a transaction has begun that has not ended.
+    #[must_use]
+    pub fn is_in_transaction(&self) -> bool {
+        self.is_in_transaction
+    }
+
     /// Takes the next bytes; every command that ends in them is given to `found`.
     ///
     /// # Errors

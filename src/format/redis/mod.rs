@@ -6,6 +6,7 @@
 pub mod aof_facts;
 pub mod aof_log;
 pub mod aof_manifest;
+pub mod aux_fields;
 pub mod bits;
 pub mod cluster_view;
 pub mod column;

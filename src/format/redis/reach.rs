@@ -20,6 +20,8 @@ pub struct DumpStart {
     pub moment: u64,
     /// All that was done by then is in it.
     pub is_exact: bool,
+    /// Those with greater numbers were kept later, whatever clocks say.
+    pub order: u64,
     /// History and position that it is of, where the server said it.
     pub position: Option<(String, u64)>,
 }
@@ -74,11 +76,13 @@ pub struct Gap {
 }
 
 impl Coverage {
-    /// Takes what a journal has.
-    pub fn add(&mut self, facts: &JournalFacts) {
-        for range in &facts.ranges {
-            let line = self.lines.entry(range.line.clone()).or_default();
-            line.push(range.clone());
+    /// What all journals have.
+    pub fn of<'a>(all: impl IntoIterator<Item = &'a JournalFacts>) -> Self {
+        let mut lines: BTreeMap<String, Vec<JournalRange>> = BTreeMap::new();
+        for range in all.into_iter().flat_map(|facts| &facts.ranges) {
+            lines.entry(range.line.clone()).or_default().push(range.clone());
+        }
+        for line in lines.values_mut() {
             line.sort_by_key(|range| (range.session, range.start, range.end));
             let mut joined: Vec<JournalRange> = Vec::new();
             for range in line.drain(..) {
@@ -93,6 +97,7 @@ impl Coverage {
             }
             *line = joined;
         }
+        Self { lines }
     }
 
     /// Everything, line by line in the order of their times.
@@ -103,18 +108,38 @@ impl Coverage {
         lines.into_iter().flatten().collect()
     }
 
+    /// The commands that follow a position, in each line that has it.
+    fn ways(&self, replid: &str, offset: u64) -> impl Iterator<Item = Vec<Stretch>> {
+        self.lines.values().filter_map(move |line| {
+            let is_at = |range: &JournalRange| {
+                range.replid == replid && range.start <= offset && offset <= range.end
+            };
+            let first = line.iter().position(is_at)?;
+            Some(follow(&line[first..], offset))
+        })
+    }
+
     /// The commands that follow a position.
     #[must_use]
     pub fn way(&self, replid: &str, offset: u64) -> Vec<Stretch> {
-        let is_at = |range: &&JournalRange| {
-            range.replid == replid && range.start <= offset && offset <= range.end
-        };
-        let lines = self.lines.values();
-        let ways = lines.filter_map(|line| {
-            let first = line.iter().position(|range| is_at(&range))?;
-            Some(follow(&line[first..], offset))
-        });
+        let ways = self.ways(replid, offset);
         ways.max_by_key(|way| way.last().map(|last| last.until)).unwrap_or_default()
+    }
+
+    /// Whether a dump leads to the end of a line.
+    #[must_use]
+    pub fn leads_to(&self, dump: &DumpStart, line: &str) -> bool {
+        let Some((replid, offset)) = &dump.position else { return false };
+        let end = self.lines.get(line).and_then(|line| line.last()).map(|last| last.end);
+        let is_end = |last: &Stretch| last.line == line && Some(last.end) == end;
+        self.ways(replid, *offset).any(|way| way.last().is_some_and(is_end))
+    }
+
+    /// The part of a journal that a stretch is of.
+    #[must_use]
+    pub fn range_of(&self, stretch: &Stretch) -> Option<&JournalRange> {
+        let mut line = self.lines.get(&stretch.line)?.iter();
+        line.find(|range| range.session == stretch.session && range.end == stretch.end)
     }
 
     /// Where nothing goes on from what ends there. Several hosts may have lines at the same time.
@@ -172,14 +197,13 @@ impl Coverage {
 
     /// The way to the end of all that is kept.
     fn newest(&self, dumps: &[DumpStart]) -> Option<Plan> {
-        let plans = dumps.iter().enumerate().map(|(dump, start)| {
-            let position = start.position.as_ref();
-            let stretches = position.map(|(replid, offset)| self.way(replid, *offset));
-            let stretches = stretches.unwrap_or_default();
-            let moment = stretches.iter().map(|one| one.until).fold(start.moment, u64::max);
-            Plan { dump, stretches, moment, is_newest: true }
-        });
-        plans.max_by_key(|plan| (plan.moment, dumps[plan.dump].moment))
+        // The dump that was kept last is of the last history; clocks may say something else.
+        let (dump, start) = dumps.iter().enumerate().max_by_key(|(_, start)| start.order)?;
+        let position = start.position.as_ref();
+        let stretches = position.map(|(replid, offset)| self.way(replid, *offset));
+        let stretches = stretches.unwrap_or_default();
+        let moment = stretches.last().map_or(start.moment, |last| last.until.max(start.moment));
+        Some(Plan { dump, stretches, moment, is_newest: true })
     }
 
     /// The shortest way to a moment; to the end of all that is kept without one.
@@ -194,20 +218,21 @@ impl Coverage {
         order.sort_by_key(|index| std::cmp::Reverse((dumps[*index].moment, *index)));
         for dump in order {
             let start = &dumps[dump];
-            if start.moment == moment && start.is_exact {
-                return Ok(Plan { dump, stretches: Vec::new(), moment, is_newest: false });
-            }
             if start.moment > moment {
                 continue;
             }
-            let Some((replid, offset)) = &start.position else { continue };
-            let way = self.way(replid, *offset);
+            let position = start.position.as_ref();
+            let way = position.map(|(replid, offset)| self.way(replid, *offset));
+            let way = way.unwrap_or_default();
             let is_in = |stretch: &Stretch| {
                 stretch.from.is_some_and(|from| from <= moment) && moment <= stretch.until
             };
             if let Some(last) = way.iter().rposition(is_in) {
                 let stretches = way[..=last].to_vec();
                 return Ok(Plan { dump, stretches, moment, is_newest: false });
+            }
+            if start.moment == moment && start.is_exact {
+                return Ok(Plan { dump, stretches: Vec::new(), moment, is_newest: false });
             }
         }
         let moments = self.moments(dumps);
@@ -271,15 +296,15 @@ mod tests {
     }
 
     fn coverage(ranges: &[JournalRange]) -> Coverage {
-        let mut coverage = Coverage::default();
-        for range in ranges {
-            coverage.add(&JournalFacts { series: "s".into(), ranges: vec![range.clone()] });
-        }
-        coverage
+        let each =
+            |range: &JournalRange| JournalFacts { series: "s".into(), ranges: vec![range.clone()] };
+        let all: Vec<JournalFacts> = ranges.iter().map(each).collect();
+        Coverage::of(&all)
     }
 
     fn dump(moment: u64, replid: &str, offset: u64) -> DumpStart {
-        DumpStart { moment, is_exact: true, position: Some((replid.into(), offset)) }
+        let position = Some((replid.into(), offset));
+        DumpStart { moment, is_exact: true, order: moment, position }
     }
 
     /// A line of three connections, the second of which came late, and one after a gap.
@@ -333,6 +358,17 @@ mod tests {
         assert_eq!(moved.moments(&[dump(900, "r1", 100)]), [(900, 900), (2500, 2600)]);
         assert!(moved.plan(&dumps, Some(5500)).is_err());
         assert_eq!(moved.plan(&dumps, None).unwrap().stretches.len(), 3);
+        // A new history after it, of the right clock: what was kept later is newer.
+        let ahead = coverage(&[
+            range("a", 0, (100, 200), (Some(5000), 6000)),
+            range("b", 0, (70, 90), (Some(2010), 2100)),
+        ]);
+        let mut dumps = [dump(4900, "r1", 100), dump(2000, "r1", 70)];
+        (dumps[0].order, dumps[1].order) = (1, 2);
+        let newest = ahead.plan(&dumps, None).unwrap();
+        assert_eq!((newest.dump, newest.moment), (1, 2100));
+        assert!(ahead.leads_to(&dumps[1], "b") && !ahead.leads_to(&dumps[0], "b"));
+        assert_eq!(ahead.range_of(&newest.stretches[0]).unwrap().line, "b");
     }
 
     #[test]
@@ -363,7 +399,7 @@ mod tests {
         assert_eq!((plan.dump, plan.stretches.len(), plan.moment), (1, 2, 1200));
         let nothing = Coverage::default();
         assert!(nothing.plan(&[], None).is_err());
-        let alone = [DumpStart { moment: 5, is_exact: true, position: None }];
+        let alone = [DumpStart { moment: 5, is_exact: true, order: 1, position: None }];
         assert_eq!(nothing.plan(&alone, None).unwrap().dump, 0);
     }
 }

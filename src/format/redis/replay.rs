@@ -71,12 +71,6 @@ impl Replay {
         }
     }
 
-    /// The same where commands were given before: the database is selected already.
-    #[must_use]
-    pub fn going_on(self) -> Self {
-        Self { has_begun: true, ..self }
-    }
-
     /// Commands that were given so far.
     #[must_use]
     pub fn commands(&self) -> u64 {

@@ -49,9 +49,10 @@ pub struct DumpFacts {
     pub keys: BTreeMap<String, u64>,
     /// When it was made, by our clock (RFC 3339): nothing in it is younger.
     pub moment: String,
-    /// The server was at it before we asked, for another replica: it is of an earlier moment.
+    /// What was done by then may not be in it: the server was at it before we asked, for another
+    /// replica, or is one, or its answer was long under way.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub joined: bool,
+    pub inexact: bool,
     /// `DEBUG DIGEST` of the server, where nothing was written from the dump until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,

@@ -4,7 +4,7 @@
 
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
@@ -65,6 +65,8 @@ pub struct Connection {
     socket: Socket,
     /// What came and was not taken yet.
     inbox: Vec<u8>,
+    /// When bytes came last.
+    heard: Instant,
     shown: String,
 }
 
@@ -92,7 +94,7 @@ impl Connection {
             }
         };
         socket.set_read_timeout(Some(PATIENCE)).map_err(connect)?;
-        Ok(Self { socket, inbox: Vec::new(), shown })
+        Ok(Self { socket, inbox: Vec::new(), heard: Instant::now(), shown })
     }
 
     fn log_in(&mut self, user: Option<&str>, password: &SecretString) -> Result<(), RedisError> {
@@ -104,6 +106,12 @@ impl Connection {
         let command = Zeroizing::new(encode_command(words));
         self.send(&command)?;
         self.answer("logging in").map(drop)
+    }
+
+    /// How long nothing has come.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        self.heard.elapsed()
     }
 
     /// Host and port, or the path of the socket.
@@ -183,7 +191,10 @@ impl Connection {
         loop {
             match self.socket.read(buffer) {
                 Ok(0) => return Err(self.broken(doing, ErrorKind::UnexpectedEof.into())),
-                Ok(length) => return Ok(length),
+                Ok(length) => {
+                    self.heard = Instant::now();
+                    return Ok(length);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(source) => return Err(self.broken(doing, source)),
             }

@@ -3,15 +3,19 @@
 //! Source: `replication.c`. `listening-port` and `ip-address` are never sent: a server that nobody
 //! can find is not promoted by a Sentinel.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::source::redis::connection::Connection;
+use crate::format::redis::command_stream::encode_command;
+use crate::source::redis::connection::{Connection, is_silence};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::reply::Reply;
 use crate::source::redis::server::ServerState;
 
 /// A server at work on a dump says so every second; one that says nothing for so long has gone.
 pub const SILENCE_MAX: Duration = Duration::from_mins(2);
+
+/// How often is looked for an answer.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The newest Valkey whose dumps are known here. Without it a server writes the form of old, and
 /// breaks off where that cannot hold something: fields of hashes that expire.
@@ -56,11 +60,16 @@ pub enum Wanted<'a> {
     Stream(&'a Position),
 }
 
-/// Asks for it.
+/// Asks for it; with what comes next, how long ago the server may have said so: a dump is of then,
+/// or later.
 ///
 /// # Errors
 /// The connection broke, or the server refuses.
-pub fn begin(connection: &mut Connection, wanted: Wanted<'_>) -> Result<Begun, RedisError> {
+pub fn begin(
+    connection: &mut Connection,
+    wanted: Wanted<'_>,
+) -> Result<(Begun, Duration), RedisError> {
+    let asked = Instant::now();
     let capabilities: &[&[u8]] = match wanted {
         Wanted::DumpOnly => &[b"REPLCONF", b"capa", b"eof"],
         _ => &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"],
@@ -71,17 +80,24 @@ pub fn begin(connection: &mut Connection, wanted: Wanted<'_>) -> Result<Begun, R
         // Since 7.0: the server keeps no commands for us meanwhile.
         configure(connection, &[b"REPLCONF", b"rdb-only", b"1"])?;
     }
-    connection.set_patience(SILENCE_MAX)?;
     let (replid, next) = match wanted {
         Wanted::Stream(position) => (position.replid.as_str(), (position.offset + 1).to_string()),
         _ => ("?", "-1".to_owned()),
     };
     let words: [&[u8]; 3] = [b"PSYNC", replid.as_bytes(), next.as_bytes()];
-    match connection.command(&words, "asking for replication") {
-        Ok(Reply::Line(line)) => begun(&line).ok_or_else(|| {
-            let address = connection.shown().to_owned();
-            RedisError::Protocol { address, what: format!("an unexpected answer: {line}") }
-        }),
+    // No way takes longer than there and back.
+    let there_and_back = asked.elapsed();
+    connection.send(&encode_command(&words))?;
+    let answer = answer_and_age(connection);
+    connection.set_patience(SILENCE_MAX)?;
+    match answer {
+        Ok((Reply::Line(line), age)) => {
+            let begun = begun(&line).ok_or_else(|| {
+                let address = connection.shown().to_owned();
+                RedisError::Protocol { address, what: format!("an unexpected answer: {line}") }
+            });
+            begun.map(|begun| (begun, there_and_back + age))
+        }
         Ok(_) => {
             let address = connection.shown().to_owned();
             let what = "an unexpected answer to PSYNC".to_owned();
@@ -92,9 +108,21 @@ pub fn begin(connection: &mut Connection, wanted: Wanted<'_>) -> Result<Begun, R
             if wanted == Wanted::DumpOnly && message.starts_with("ERR unknown command") =>
         {
             connection.send(b"*1\r\n$4\r\nSYNC\r\n")?;
-            Ok(Begun::Full(None))
+            Ok((Begun::Full(None), there_and_back))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The answer, which may take long, and how long it may have waited for us.
+fn answer_and_age(connection: &mut Connection) -> Result<(Reply, Duration), RedisError> {
+    connection.set_patience(LOOK_EVERY)?;
+    loop {
+        let looked = Instant::now();
+        match connection.answer("asking for replication") {
+            Err(error) if is_silence(&error) && connection.silent_for() < SILENCE_MAX => {}
+            answer => return answer.map(|answer| (answer, looked.elapsed())),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::format::redis::command_stream::encode_command;
 use crate::source::redis::connection::Connection;
 use crate::source::redis::error::RedisError;
 use crate::source::redis::reply::Reply;
@@ -18,19 +19,24 @@ impl ServerState {
     /// # Errors
     /// The connection broke, or the server does not let us ask.
     pub fn read(connection: &mut Connection) -> Result<Self, RedisError> {
-        Self::ask(connection, &[b"INFO"])
+        connection.send(&encode_command(&[b"INFO"]))?;
+        Self::answered(connection)
     }
 
-    /// The same for its history and how far that is only, which costs the server next to nothing.
+    /// Asks for its history and how far that is only, which costs the server next to nothing.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn ask_for_replication(connection: &mut Connection) -> Result<(), RedisError> {
+        connection.send(&encode_command(&[b"INFO", b"replication"]))
+    }
+
+    /// The answer to a question before.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_replication(connection: &mut Connection) -> Result<Self, RedisError> {
-        Self::ask(connection, &[b"INFO", b"replication"])
-    }
-
-    fn ask(connection: &mut Connection, words: &[&[u8]]) -> Result<Self, RedisError> {
-        let reply = connection.command(words, "asking for the state")?;
+    pub fn answered(connection: &mut Connection) -> Result<Self, RedisError> {
+        let reply = connection.answer("asking for the state")?;
         if let Reply::Bulk(Some(text)) = reply {
             return Ok(Self::parse(&String::from_utf8_lossy(&text)));
         }
@@ -65,6 +71,14 @@ impl ServerState {
             Some(version) => ("valkey", version),
             None => ("redis", self.field("redis_version").unwrap_or_default()),
         }
+    }
+
+    /// Whether it sends replicas what a script does while that is at work, as servers before 7 do.
+    #[must_use]
+    pub fn sends_early(&self) -> bool {
+        let (server, version) = self.version();
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        server == "redis" && major.is_none_or(|major| major < 7)
     }
 
     /// Name of its run.

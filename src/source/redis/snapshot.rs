@@ -5,9 +5,11 @@
 //! the connection after it is for whoever asked for that.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use crate::format::redis::aux_fields::stream_database;
 use crate::source::error::SourceError;
 use crate::source::redis::connection::{Access, Connection, READ_BYTES};
 use crate::source::redis::error::RedisError;
@@ -16,8 +18,12 @@ use crate::source::redis::replication::{Begun, Position, Wanted, begin};
 use crate::source::redis::spool::{SpoolReader, SpoolWriter, spool};
 use crate::source::stream::ByteStream;
 
-/// What goes on with the connection when the dump is whole.
-pub type AfterDump = Box<dyn FnOnce(Connection) + Send>;
+/// The front of a dump, in which it says what it is of.
+const FRONT_BYTES: usize = 16 * 1024;
+
+/// What goes on with the connection when the dump is whole, and the database that the commands behind
+/// it are for, where the dump says that.
+pub type AfterDump = Box<dyn FnOnce(Connection, Option<u32>) + Send>;
 
 /// A dump that comes.
 pub struct RedisSnapshot {
@@ -31,15 +37,18 @@ pub struct RedisSnapshot {
 
 impl RedisSnapshot {
     /// Asks for a dump, and begins to take it; with the position in the server's stream of commands
-    /// that it is of, where the server says it. What cannot be read at once waits in a file in
-    /// `folder`.
+    /// that it is of, where the server says it, and how long ago it may have been begun. What cannot
+    /// be read at once waits in a file in `folder`.
     ///
     /// # Errors
     /// Nobody answers, or the server refuses.
-    pub fn start(access: &Access, folder: &Path) -> Result<(Self, Option<Position>), RedisError> {
+    pub fn start(
+        access: &Access,
+        folder: &Path,
+    ) -> Result<(Self, Option<Position>, Duration), RedisError> {
         let mut connection = access.connect()?;
         let shown = connection.shown().to_owned();
-        let begun = begin(&mut connection, Wanted::DumpOnly)?;
+        let (begun, age) = begin(&mut connection, Wanted::DumpOnly)?;
         let position = match begun {
             Begun::Full(position) => position,
             Begun::Continued(_) => {
@@ -47,7 +56,8 @@ impl RedisSnapshot {
                 return Err(RedisError::Protocol { address: shown, what });
             }
         };
-        Ok((Self::take(connection, folder, Box::new(drop))?, position))
+        let stream = Self::take(connection, folder, Box::new(|connection, _| drop(connection)))?;
+        Ok((stream, position, age))
     }
 
     /// Takes the dump that comes over a connection next; `after` is given the connection when all of
@@ -70,12 +80,13 @@ impl RedisSnapshot {
         let (said, outcome) = bounded(1);
         let thread = std::thread::Builder::new().name("redis".to_owned());
         let take = move || {
-            let received = receive(&mut connection, writer);
+            let mut front = Vec::new();
+            let received = receive(&mut connection, writer, &mut front);
             let is_whole = matches!(received, Ok(true));
             // Fails only where nobody wants the dump any more.
             drop(said.send(received.map(drop)));
             if is_whole {
-                after(connection);
+                after(connection, stream_database(&front));
             }
         };
         drop(thread.spawn(take).map_err(failed)?);
@@ -96,8 +107,12 @@ impl RedisSnapshot {
     }
 }
 
-/// Whether all of the dump was taken by whoever reads it.
-fn receive(connection: &mut Connection, mut writer: SpoolWriter) -> Result<bool, RedisError> {
+/// Whether all of the dump was taken by whoever reads it; `front` is its front.
+fn receive(
+    connection: &mut Connection,
+    mut writer: SpoolWriter,
+    front: &mut Vec<u8>,
+) -> Result<bool, RedisError> {
     let mut payload = Payload::default();
     let (mut buffer, mut dump) = (vec![0; READ_BYTES], Vec::with_capacity(READ_BYTES));
     while !payload.is_done() {
@@ -110,6 +125,8 @@ fn receive(connection: &mut Connection, mut writer: SpoolWriter) -> Result<bool,
                 RedisError::Dump { address: connection.shown().to_owned(), what }
             }
         })?;
+        let wanted = FRONT_BYTES.saturating_sub(front.len()).min(dump.len());
+        front.extend_from_slice(&dump[..wanted]);
         if !dump.is_empty() && !writer.write(&mut dump) {
             return Ok(false);
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::now_ms;
-use crate::source::redis::connection::{Access, Connection};
+use crate::source::redis::connection::{Access, is_silence};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::server::ServerState;
 
@@ -19,8 +19,10 @@ use crate::source::redis::server::ServerState;
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// So long after it did not answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// An answer takes no longer.
+/// An answer takes no longer…
 const PATIENCE: Duration = Duration::from_secs(5);
+/// …and is waited for so long at a time, at least.
+const PATIENCE_MIN: Duration = Duration::from_millis(1);
 /// Sightings that are kept: hours of a stream that is late.
 const SIGHTINGS_MAX: usize = 1 << 16;
 
@@ -123,31 +125,39 @@ impl Drop for Watch {
     }
 }
 
-/// Asks over one connection until that breaks, or nobody wants to know any more.
+/// Asks over one connection until that breaks, or nobody wants to know any more. No question waits for
+/// the answer to the one before: over a long way that would be seldom.
 fn ask_on(
     access: &Access,
     sightings: &Mutex<Sightings>,
     is_over: &AtomicBool,
 ) -> Result<(), RedisError> {
     let mut connection = access.connect()?;
-    connection.set_patience(PATIENCE)?;
+    let mut asked = VecDeque::new();
+    let mut next = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let (asked, state, heard) = sight(&mut connection)?;
-        if let (Some(history), Some(offset)) = (state.replid(), state.offset()) {
-            let mut sightings = sightings.lock().unwrap_or_else(PoisonError::into_inner);
-            sightings.add(history, asked, heard, offset);
+        let now = Instant::now();
+        if now >= next {
+            asked.push_back(now_ms());
+            ServerState::ask_for_replication(&mut connection)?;
+            next = now + ASK_EVERY;
         }
-        sleep(ASK_EVERY.saturating_sub(begun.elapsed()), is_over);
+        connection.set_patience(next.saturating_duration_since(now).max(PATIENCE_MIN))?;
+        match ServerState::answered(&mut connection) {
+            Ok(state) => {
+                let (heard, asked) = (now_ms(), asked.pop_front());
+                if let (Some(asked), Some(history), Some(offset)) =
+                    (asked, state.replid(), state.offset())
+                {
+                    let mut sightings = sightings.lock().unwrap_or_else(PoisonError::into_inner);
+                    sightings.add(history, asked, heard, offset);
+                }
+            }
+            Err(error) if is_silence(&error) && connection.silent_for() < PATIENCE => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
-}
-
-/// Asks once: when, the answer, and when that came.
-fn sight(connection: &mut Connection) -> Result<(u64, ServerState, u64), RedisError> {
-    let asked = now_ms();
-    let state = ServerState::read_replication(connection)?;
-    Ok((asked, state, now_ms()))
 }
 
 fn sleep(time: Duration, is_over: &AtomicBool) {

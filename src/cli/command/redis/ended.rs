@@ -32,8 +32,11 @@ impl From<RepoError> for Ended {
 impl From<RedisError> for Ended {
     fn from(error: RedisError) -> Self {
         let is_passing = match &error {
-            RedisError::Server { .. } => {
-                matches!(error.code(), Some("LOADING" | "NOMASTERLINK" | "MASTERDOWN" | "BUSY"))
+            // What else it says, of clients too many or a fork that failed, is over some time.
+            RedisError::Server { message, .. } => {
+                let is_of_access = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+                let words = ["password", "unknown command"];
+                !is_of_access && !words.iter().any(|word| message.contains(word))
             }
             RedisError::Address { .. } | RedisError::PasswordShown => false,
             _ => true,

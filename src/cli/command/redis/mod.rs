@@ -1,7 +1,8 @@
 //! `holdfast redis`: the journal of a Redis or Valkey server, and what can be reached with it.
 #![allow(clippy::doc_markdown, reason = "the doc comments are help texts, read in a terminal")]
 
-pub mod ended;
+pub mod connecting;
+mod ended;
 pub mod status;
 pub mod stream;
 

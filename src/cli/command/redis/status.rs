@@ -55,7 +55,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
         let server = named_redis(&args.source, &args.password, context, &known);
         server.ok().map(|server| ask(&server.access))
     };
-    let newest = coverage.ranges().last().copied().cloned();
+    let newest = newest_of(&archive, &coverage);
     let server = server.map(|state| match state {
         Ok(state) => print_server(context, &state, newest.as_ref()),
         Err(error) => {
@@ -80,7 +80,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
             "dumps": archive.dumps.iter().map(|dump| json!({
                 "snapshot": dump.found.0.name.id.to_string(), "moment": dump.facts.moment,
                 "keys": dump.facts.keys_count(), "offset": dump.facts.offset,
-                "shrunken": dump.facts.shrunken, "joined": dump.facts.joined,
+                "shrunken": dump.facts.shrunken, "inexact": dump.facts.inexact,
             })).collect::<Vec<_>>(),
             "moments": moments.iter().map(interval).collect::<Vec<_>>(),
             "gaps": gaps.iter().map(|gap| json!({
@@ -91,6 +91,14 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
         }),
     );
     Ok(exit)
+}
+
+/// The end of what leads on from the last dump; without a dump, of what there is.
+fn newest_of(archive: &RedisArchive<'_>, coverage: &Coverage) -> Option<JournalRange> {
+    let plan = coverage.plan(&archive.starts(), None).ok();
+    let last = plan.and_then(|plan| plan.stretches.last().cloned());
+    let range = last.and_then(|last| coverage.range_of(&last));
+    range.or_else(|| coverage.ranges().last().copied()).cloned()
 }
 
 /// The gaps behind the oldest dump: what lies before it is reached from nowhere anyway.
@@ -113,7 +121,7 @@ fn print(context: &Context, archive: &RedisArchive<'_>, moments: &[(u64, u64)], 
         let facts = &dump.facts;
         table.row([
             short(&dump.found.0.name.id),
-            if facts.joined { format!("before {}", facts.moment) } else { facts.moment.clone() },
+            if facts.inexact { format!("before {}", facts.moment) } else { facts.moment.clone() },
             facts.keys_count().to_string(),
             facts.offset.map_or_else(String::new, |offset| offset.to_string()),
             format!("{} {}", facts.server, facts.version),

@@ -22,6 +22,7 @@ use crate::backup::redis_dump::{SharedFacts, dump_root};
 use crate::backup::redis_journal::{JournalRun, save_journal};
 use crate::backup::run::run as run_backup;
 use crate::cli::command::backup_run::{backup_error, label_now, level};
+use crate::cli::command::redis::connecting::{Connected, connect, first_header};
 use crate::cli::command::redis::ended::{Ended, shown, spool_error};
 use crate::cli::context::Context;
 use crate::cli::error::{CommandError, Exit};
@@ -29,7 +30,7 @@ use crate::cli::explain::redis;
 use crate::cli::open_repository::open;
 use crate::cli::reading::Reading;
 use crate::cli::redis::{
-    KnownServers, NamedRedis, RedisPasswordArgs, facts_of, failed, named_redis, now, ready_state,
+    KnownServers, NamedRedis, RedisPasswordArgs, facts_of, failed, is_inexact, named_redis, now,
     remember,
 };
 use crate::cli::redis_archive::RedisArchive;
@@ -44,9 +45,9 @@ use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
 use crate::repo::session::SessionOptions;
 use crate::repo::state::StateDir;
-use crate::source::redis::connection::{Access, Connection};
+use crate::source::redis::connection::Connection;
 use crate::source::redis::error::RedisError;
-use crate::source::redis::replication::{Begun, Position, Wanted, begin};
+use crate::source::redis::replication::{Begun, Position};
 use crate::source::redis::server::ServerState;
 use crate::source::redis::snapshot::RedisSnapshot;
 use crate::source::redis::watch::Watch;
@@ -105,6 +106,8 @@ struct Streamer<'a> {
     watch: Arc<Watch>,
     /// When was looked whether a dump is kept that leads to what is saved.
     looked: Option<Instant>,
+    /// The server could not go on, and its dump is not saved yet.
+    needs_dump: bool,
     saves: u64,
     dumps: u64,
 }
@@ -140,6 +143,7 @@ pub fn run(args: &StreamArgs, context: &Context) -> Result<Exit, CommandError> {
         receiving: Arc::new(Receiving::new(spool)),
         watch,
         looked: None,
+        needs_dump: false,
         saves: 0,
         dumps: 0,
     };
@@ -234,17 +238,20 @@ impl Streamer<'_> {
         if end.is_none() {
             // A server is not made to dump what cannot be saved.
             drop(open(self.context)?);
+        } else if self.needs_dump {
+            drop(open(self.context).map_err(|error| Ended::Broken(shown(&error)))?);
         }
-        let state = match &end {
-            // The backlog does not wait for what would only delay a dump.
-            Some(_) => asked_state(&self.server.access)?,
-            None => ready_state(&self.server.access)?,
-        };
-        let mut connection = self.server.access.connect()?;
         let position =
             end.as_ref().map(|end| Position { replid: end.replid.clone(), offset: end.offset });
-        let wanted = position.as_ref().map_or(Wanted::DumpAndStream, Wanted::Stream);
-        match (begin(&mut connection, wanted)?, end) {
+        let Some(connected) = connect(&self.server.access, position)? else {
+            return Err(match self.save_waiting() {
+                Ok(_) => Ended::Stopped,
+                Err(error) => Ended::Failed(error),
+            });
+        };
+        let Connected { connection, state, begun, age } = connected;
+        self.receiving.is_old.store(state.sends_early(), Ordering::Relaxed);
+        match (begun, end) {
             (Begun::Continued(replid), Some(end)) => {
                 let offset = end.offset;
                 self.context
@@ -260,10 +267,14 @@ impl Streamer<'_> {
                 Ok(self.continue_with(connection, header))
             }
             (Begun::Full(Some(position)), end) => {
-                if let Some(end) = end {
+                if let Some(end) = end.filter(|_| !self.needs_dump) {
                     self.say_gap(&end);
                 }
-                self.begin_with_dump(connection, position, &state)
+                self.needs_dump = true;
+                let inexact = is_inexact(&state, Some(&position), age);
+                let begun = self.begin_with_dump(connection, position, (&state, inexact))?;
+                self.needs_dump = false;
+                Ok(begun)
             }
             (Begun::Full(None) | Begun::Continued(_), _) => {
                 let address = connection.shown().to_owned();
@@ -300,13 +311,14 @@ impl Streamer<'_> {
         &mut self,
         connection: Connection,
         position: Position,
-        state: &ServerState,
+        state: (&ServerState, bool),
     ) -> Result<Receiver<Result<(), ReceiveError>>, Ended> {
         let line = data_encoding::HEXLOWER.encode(&random_bytes::<8>().map_err(RepoError::from)?);
         let (said, ended) = bounded(1);
         let header = first_header(position.clone(), line.clone());
         let (receiving, watch) = (Arc::clone(&self.receiving), Arc::clone(&self.watch));
-        let after = move |mut connection| {
+        let after = move |mut connection, db| {
+            let header = SegmentHeader { db, ..header };
             drop(said.send(receiving.receive(&mut connection, &watch, header)));
         };
         // Nothing of the new history is durable before its dump is saved.
@@ -335,13 +347,13 @@ impl Streamer<'_> {
         &mut self,
         stream: RedisSnapshot,
         position: Position,
-        state: &ServerState,
+        (state, inexact): (&ServerState, bool),
     ) -> Result<(), Ended> {
         let (context, name) = (self.context, self.server.name.clone());
         let mut label = label_now(&name);
         let mut facts = facts_of(context, state, &name, &self.state, &mut label)?;
         facts.moment = now();
-        facts.joined = position.is_behind(state);
+        facts.inexact = inexact;
         (facts.replid, facts.offset) = (Some(position.replid), Some(position.offset));
         let keys = facts.keys_count();
         let facts = SharedFacts::new(facts.into());
@@ -463,28 +475,6 @@ impl Streamer<'_> {
         let saved = save_journal(&run_of, &self.receiving, &mut reopen);
         saved.map_err(|error| failure.unwrap_or_else(|| backup_error(error)))
     }
-}
-
-/// How the first segment of a connection begins, as far as that is known before anything came.
-fn first_header(position: Position, line: String) -> SegmentHeader {
-    SegmentHeader {
-        journal: SegmentHeader::VERSION,
-        line,
-        session: 0,
-        replid: position.replid,
-        start: position.offset,
-        db: None,
-        begun: now_ms(),
-        live_from: u64::MAX,
-    }
-}
-
-/// How the server is; refused where its data are not all there.
-fn asked_state(access: &Access) -> Result<ServerState, RedisError> {
-    let mut connection = access.connect()?;
-    let state = ServerState::read(&mut connection)?;
-    state.require_ready(connection.shown())?;
-    Ok(state)
 }
 
 /// Sleeps; whether we were told to stop meanwhile.
