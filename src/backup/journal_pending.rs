@@ -4,7 +4,7 @@ use std::fs::File;
 
 use crate::format::redis::command_stream::{Command, CommandScanner, NoCommand};
 use crate::format::redis::journal::SegmentHeader;
-use crate::source::redis::watch::Sightings;
+use crate::source::redis::watch::{Sightings, history_of};
 
 /// What has so many bytes is a frame.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -26,6 +26,15 @@ pub enum Transactions {
     AtWork,
 }
 
+/// The server that commands come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// Name of its run: another replica may be elsewhere in the same history.
+    pub run_id: String,
+    /// When it sends transactions.
+    pub transactions: Transactions,
+}
+
 /// A connection.
 pub struct Pending {
     /// How its last segment begins; of the first one if there is none yet.
@@ -42,8 +51,9 @@ pub struct Pending {
     pub is_rest: bool,
     /// That was executed before its front came.
     pub is_done: bool,
-    /// When transactions are sent.
-    transactions: Transactions,
+    sender: Sender,
+    /// What it is called where it was seen.
+    pub seen_as: String,
     /// End of the last command that is more than a sign of life.
     pub data_end: u64,
 }
@@ -51,8 +61,9 @@ pub struct Pending {
 impl Pending {
     /// Nothing has come.
     #[must_use]
-    pub fn new(header: SegmentHeader, transactions: Transactions) -> Self {
+    pub fn new(header: SegmentHeader, sender: Sender) -> Self {
         Self {
+            seen_as: history_of(&header.replid, &sender.run_id),
             scanner: CommandScanner::new(header.start, header.db),
             data_end: header.start,
             header,
@@ -61,7 +72,7 @@ impl Pending {
             since: 0,
             is_rest: false,
             is_done: false,
-            transactions,
+            sender,
         }
     }
 
@@ -78,7 +89,7 @@ impl Pending {
         let position = self.scanner.position();
         if self.bytes.is_empty() {
             self.is_rest = self.scanner.boundary() < position;
-            let is_whole = self.transactions == Transactions::Done;
+            let is_whole = self.sender.transactions == Transactions::Done;
             self.is_done = self.is_rest && (is_whole || !self.scanner.is_in_transaction());
         }
         let data_end = &mut self.data_end;
@@ -92,7 +103,7 @@ impl Pending {
             let length = self.scanner.take_to_boundary(bytes, &mut found)?;
             (length, self.scanner.boundary() > position)
         } else {
-            let next = seen.next(&self.header.replid, position);
+            let next = seen.next(&self.seen_as, position);
             let next = next.and_then(|next| usize::try_from(next - position).ok());
             let length = next.map_or(bytes.len(), |next| next.min(bytes.len()));
             self.scanner.take(&bytes[..length], &mut found)?;

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::backup::journal_pending::Transactions;
+use crate::backup::journal_pending::{Sender, Transactions};
 use crate::backup::journal_spool::{JournalSpool, JournalSpoolError};
 use crate::clock::now_ms;
 use crate::format::redis::journal::SegmentHeader;
 use crate::source::redis::connection::{Connection, READ_BYTES, is_silence};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::replication::{SILENCE_MAX, acknowledge};
+use crate::source::redis::server::ServerState;
 use crate::source::redis::watch::Watch;
 
 /// How long is waited for bytes before something else is looked at.
@@ -33,8 +34,8 @@ pub struct Receiving {
     pub durable: AtomicU64,
     /// The thread that takes is to end.
     pub is_stopping: AtomicBool,
-    /// The server sends transactions while it is at them.
-    pub is_old: AtomicBool,
+    /// Who sends.
+    sender: Mutex<Sender>,
 }
 
 /// Why nothing comes any more.
@@ -52,8 +53,21 @@ impl Receiving {
     /// With what an earlier process has left.
     #[must_use]
     pub fn new(spool: JournalSpool) -> Self {
-        let [is_stopping, is_old] = [false, false].map(AtomicBool::new);
-        Self { spool: Mutex::new(spool), durable: AtomicU64::new(0), is_stopping, is_old }
+        let sender = Sender { run_id: String::new(), transactions: Transactions::AtWork };
+        Self {
+            spool: Mutex::new(spool),
+            durable: AtomicU64::new(0),
+            is_stopping: AtomicBool::new(false),
+            sender: Mutex::new(sender),
+        }
+    }
+
+    /// Says who sends over the next connection.
+    pub fn set_sender(&self, state: &ServerState) {
+        let early = state.sends_early();
+        let transactions = if early { Transactions::AtWork } else { Transactions::Done };
+        let sender = Sender { run_id: state.run_id().to_owned(), transactions };
+        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = sender;
     }
 
     /// The spool, for a moment.
@@ -84,9 +98,8 @@ impl Receiving {
         header: SegmentHeader,
     ) -> Result<(), ReceiveError> {
         connection.set_patience(TICK)?;
-        let is_old = self.is_old.load(Ordering::Relaxed);
-        let transactions = if is_old { Transactions::AtWork } else { Transactions::Done };
-        self.spool().begin(header, transactions)?;
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.spool().begin(header, sender)?;
         let mut buffer = vec![0; READ_BYTES];
         let mut has_heard = false;
         let (mut heard, mut replied) = (Instant::now(), Instant::now());

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::backup::journal_pending::{Bounds, Exactness, Pending, Transactions, UNSURE_MS_MAX};
+use crate::backup::journal_pending::{Bounds, Exactness, Pending, Sender, UNSURE_MS_MAX};
 use crate::backup::journal_segment::{Segment, recover};
 use crate::backup::journal_series::SavedSegment;
 use crate::backup::log_root::{LogContent, LogInput};
@@ -25,6 +25,10 @@ const FRAME_MS: u64 = 50;
 /// A file that only takes room: where there is no more of it, what waits can be saved in its place.
 const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// A file that says since which start of the system the spool is written.
+const BOOT: &str = "boot";
+/// Where the system says it.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why commands were not taken.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,13 @@ pub struct JournalEnd {
     pub db: Option<u32>,
 }
 
+impl JournalEnd {
+    fn at(header: &SegmentHeader, (offset, db): (u64, Option<u32>)) -> Self {
+        let SegmentHeader { line, session, replid, .. } = header.clone();
+        Self { line, session, replid, offset, db }
+    }
+}
+
 /// What is saved next, and how much of it.
 pub struct Unsaved {
     /// The files.
@@ -84,6 +95,8 @@ pub struct JournalSpool {
     folder: PathBuf,
     segments: Vec<Segment>,
     open: Option<Pending>,
+    /// Where the last connection began.
+    begun: Option<JournalEnd>,
     /// Time of the last frame.
     last_ms: u64,
     exactness: Exactness,
@@ -104,37 +117,42 @@ impl JournalSpool {
         let mut segments = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if entry.file_name() != RESERVE {
+            if entry.file_name() != RESERVE && entry.file_name() != BOOT {
                 segments.extend(recover(&entry.path())?);
             }
         }
         // Not by their times: clocks go back.
         segments.sort_by_key(|one: &Segment| (one.header.session, one.header.start));
+        let boot = std::fs::read(BOOT_ID).unwrap_or_default();
+        if !segments.is_empty() && std::fs::read(folder.join(BOOT)).ok().as_ref() != Some(&boot) {
+            // The last file may not have come to the disk as it was: the server has it still.
+            let last = segments.pop().map(|last| std::fs::remove_file(last.path));
+            last.transpose().map_err(failed)?;
+        }
+        std::fs::write(folder.join(BOOT), boot).map_err(failed)?;
         Ok(Self {
             folder: folder.to_owned(),
             segments,
             open: None,
+            begun: None,
             last_ms: 0,
             exactness: Exactness::default(),
             bytes_max,
         })
     }
 
-    /// Where the last of the segments ends.
+    /// Where the last of the segments ends; where the last connection began if it has none.
     #[must_use]
     pub fn end(&self) -> Option<JournalEnd> {
-        let last = self.segments.last()?;
-        Some(JournalEnd {
-            line: last.header.line.clone(),
-            session: last.header.session,
-            replid: last.header.replid.clone(),
-            offset: last.end.0,
-            db: last.end.1,
-        })
+        let last = self.segments.last().map(|last| JournalEnd::at(&last.header, last.end));
+        let is_of_last =
+            |begun: &&JournalEnd| last.as_ref().is_none_or(|last| last.line != begun.line);
+        self.begun.as_ref().filter(is_of_last).cloned().or(last)
     }
 
     /// Throws away what belongs to no line of that name.
     pub fn keep_line(&mut self, line: Option<&str>) {
+        self.begun = self.begun.take().filter(|begun| Some(&*begun.line) == line);
         self.segments.retain(|one| {
             let is_kept = Some(&*one.header.line) == line;
             if !is_kept {
@@ -201,13 +219,14 @@ impl JournalSpool {
     pub fn begin(
         &mut self,
         header: SegmentHeader,
-        transactions: Transactions,
+        sender: Sender,
     ) -> Result<(), JournalSpoolError> {
         self.make_reserve()?;
         if Some(&header.line) != self.line() {
             self.last_ms = 0;
         }
-        self.open = Some(Pending::new(header, transactions));
+        self.begun = Some(JournalEnd::at(&header, (header.start, header.db)));
+        self.open = Some(Pending::new(header, sender));
         Ok(())
     }
 
@@ -290,7 +309,7 @@ impl JournalSpool {
         if !is_rest {
             self.begin_unit(start, now_ms, seen)?;
         } else if !is_done {
-            let (history, end) = (&open.header.replid, open.scanner.position());
+            let (history, end) = (&open.seen_as, open.scanner.position());
             self.last_ms = Bounds::of(seen, history, (start, end), now_ms, self.last_ms).time_ms;
         }
         let (Some(open), Some(segment)) = (&mut self.open, self.segments.last_mut()) else {
@@ -317,7 +336,7 @@ impl JournalSpool {
         let (header, end) = (&open.header, open.scanner.position());
         let has_gone_back = now_ms.saturating_add(UNSURE_MS_MAX) < self.last_ms;
         let last_ms = if has_gone_back { 0 } else { self.last_ms };
-        let bounds = Bounds::of(seen, &header.replid, (start, end), now_ms, last_ms);
+        let bounds = Bounds::of(seen, &open.seen_as, (start, end), now_ms, last_ms);
         seen.forget_before(start);
         self.last_ms = bounds.time_ms;
         let is_first = open.file.is_none();
@@ -346,9 +365,17 @@ impl JournalSpool {
     }
 
     fn begin_segment(&mut self, header: SegmentHeader) -> Result<(), JournalSpoolError> {
-        for segment in &mut self.segments {
-            segment.is_closed = true;
-        }
+        self.close_segments()?;
+        // What is there of the same place comes again: one tree has each name once.
+        let name = header.file_name();
+        self.segments.retain(|one| {
+            let is_other = one.header.file_name() != name;
+            if !is_other {
+                // What stays is found again, and thrown away again.
+                drop(std::fs::remove_file(&one.path));
+            }
+            is_other
+        });
         let path = self.folder.join(format!("{}.{}", header.file_name(), header.session));
         let encoded = header.encode();
         // Never one that is there: it may hold what is not saved.
@@ -376,12 +403,20 @@ impl JournalSpool {
         seen: &mut Sightings,
     ) -> Result<(), JournalSpoolError> {
         let written = self.write_frame(now_ms, seen);
+        let closed = self.close_segments();
         self.open = None;
+        self.drop_saved();
+        written.and(closed)
+    }
+
+    /// Nothing is added any more to what there is, and a power cut takes nothing of it.
+    fn close_segments(&mut self) -> Result<(), JournalSpoolError> {
         for segment in &mut self.segments {
             segment.is_closed = true;
         }
-        self.drop_saved();
-        written
+        let file = self.open.as_ref().and_then(|open| open.file.as_ref());
+        let synced = file.map_or(Ok(()), File::sync_data);
+        synced.map_err(|source| io_error(&self.folder, source))
     }
 
     /// Bytes that are not saved.

@@ -29,7 +29,7 @@ use crate::repo::error::RepoError;
 use crate::repo::open::Repository;
 use crate::repo::state::{StateDir, read_json, write_json};
 use crate::source::redis::address::{Address, Host};
-use crate::source::redis::connection::Access;
+use crate::source::redis::connection::{Access, Connection};
 use crate::source::redis::digest::{Followed, digest_of_dump};
 use crate::source::redis::error::RedisError;
 use crate::source::redis::replication::Position;
@@ -274,10 +274,14 @@ pub fn failed(error: &RedisError) -> CommandError {
 
 /// Asks the server how it is, until its data may be taken.
 pub fn ready_state(access: &Access) -> Result<ServerState, RedisError> {
+    ready_state_of(&mut access.connect()?)
+}
+
+/// The same over a connection.
+pub fn ready_state_of(connection: &mut Connection) -> Result<ServerState, RedisError> {
     let begun = Instant::now();
-    let mut connection = access.connect()?;
     loop {
-        let state = ServerState::read(&mut connection)?;
+        let state = ServerState::read(connection)?;
         state.require_ready(connection.shown())?;
         if !state.is_rewriting() {
             return Ok(state);

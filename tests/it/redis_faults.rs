@@ -168,7 +168,8 @@ fn redis_spool_that_a_crash_has_torn_takes_nothing_of_what_was_saved() {
         files_below(&program.path(".local/state"), &mut spools);
         let segments = spools.iter().filter(|path| {
             let folder = path.parent().unwrap().extension();
-            folder.is_some_and(|one| one == "spool") && path.file_name().unwrap() != "reserve"
+            folder.is_some_and(|one| one == "spool")
+                && path.file_name().unwrap().len() > "reserve".len()
         });
         for path in segments {
             let bytes = std::fs::read(path).unwrap();
@@ -210,7 +211,8 @@ fn redis_spool_that_is_damaged_before_it_was_saved_is_gone_on_with() {
     let mut damaged = 0;
     let segments = spools.iter().filter(|path| {
         let folder = path.parent().unwrap().extension();
-        folder.is_some_and(|one| one == "spool") && path.file_name().unwrap() != "reserve"
+        folder.is_some_and(|one| one == "spool")
+            && path.file_name().unwrap().len() > "reserve".len()
     });
     for path in segments {
         let mut bytes = std::fs::read(path).unwrap();

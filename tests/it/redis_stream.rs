@@ -377,8 +377,10 @@ fn redis_journal_is_kept_as_long_as_a_dump_needs_it() {
     let plan = program.run(&["forget", "--keep-last", "1"]);
     done(&plan);
     let at = restored(&program, "redis-7", &["--to", "latest"]);
-    assert_eq!(at.ask("GET a") + &at.ask("GET b"), "12");
     let (_, shown) = status(&program);
+    let snapshots = program.run(&["snapshots", "--json"]).stdout;
+    let values = at.ask("GET a") + &at.ask("GET b");
+    assert_eq!(values, "12", "{shown}\n{snapshots}\n{}", plan.stdout);
     assert_eq!(shown["dumps"].as_array().unwrap().len(), 1, "{shown}");
 }
 

@@ -1,6 +1,7 @@
 //! What is taken comes back, in segments that begin and end between commands.
 
 use super::*;
+use crate::backup::journal_pending::Transactions;
 use crate::format::redis::command_stream::encode_command;
 use crate::format::redis::journal::{SegmentReader, frame_header};
 
@@ -15,6 +16,10 @@ fn header(start: u64, session: u64) -> SegmentHeader {
         begun: 1000,
         live_from: u64::MAX,
     }
+}
+
+fn sender(transactions: Transactions) -> Sender {
+    Sender { run_id: "run".into(), transactions }
 }
 
 fn set(value: usize) -> Vec<u8> {
@@ -54,12 +59,12 @@ impl Taking {
     }
 
     fn begin(&mut self, header: SegmentHeader) {
-        self.spool.begin(header, Transactions::Done).unwrap();
+        self.spool.begin(header, sender(Transactions::Done)).unwrap();
     }
 
     /// The server says at that time that it is there.
     fn see(&mut self, time: u64, offset: u64) {
-        self.seen.add("r", time, time, offset);
+        self.seen.add("r run", time, time, offset);
     }
 
     fn take(&mut self, now: u64, bytes: &[u8]) -> Result<bool, JournalSpoolError> {
@@ -182,7 +187,7 @@ fn what_a_script_of_an_old_server_does_is_of_its_end() {
     for (transactions, until) in [(Transactions::AtWork, 9000), (Transactions::Done, 1060)] {
         let folder = tempfile::tempdir().unwrap();
         let mut one = Taking::new(folder.path(), u64::MAX);
-        one.spool.begin(header(0, 7), transactions).unwrap();
+        one.spool.begin(header(0, 7), sender(transactions)).unwrap();
         one.see(990, 0);
         let multi = [encode_command(&[b"MULTI"]), set(5)].concat();
         one.take(1000, &multi).unwrap();
@@ -243,10 +248,31 @@ fn what_is_left_is_in_the_order_of_its_parts_and_ends_at_damage() {
     assert_eq!(one.spool.end().unwrap().offset, length);
     assert_eq!(one.ranges().len(), 1);
     assert!(paths[0].exists() && !paths[1].exists());
-    // Nothing that is there is written over.
+    // What comes again from the same place is in its stead.
     one.begin(header(0, 0));
-    assert!(one.take(95_000, &command).is_ok() && one.end(95_100).is_err());
-    assert_eq!(one.ranges().len(), 1);
+    one.take(95_000, &command.repeat(2)).unwrap();
+    one.end(95_100).unwrap();
+    assert_eq!(one.ranges(), [(0, 2 * length, None)]);
+}
+
+#[test]
+fn what_another_start_of_the_system_has_left_unfinished_is_not_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = Taking::new(folder.path(), u64::MAX);
+    let command = set(100);
+    let length = command.len() as u64;
+    for (session, now) in [(0, 1000), (3000, 3000)] {
+        one.begin(header(if session == 0 { 0 } else { 2 * length }, session));
+        one.take(now, &command.repeat(2)).unwrap();
+        one.end(now + 100).unwrap();
+    }
+    drop(one);
+    assert_eq!(Taking::new(folder.path(), u64::MAX).ranges().len(), 2);
+    std::fs::write(folder.path().join(BOOT), "another one").unwrap();
+    let one = Taking::new(folder.path(), u64::MAX);
+    assert_eq!(one.spool.end().unwrap().offset, 2 * length);
+    drop(one);
+    assert_eq!(Taking::new(folder.path(), u64::MAX).ranges().len(), 1);
 }
 
 #[test]
@@ -296,7 +322,8 @@ fn segments_end_between_commands_and_go_when_they_are_saved() {
     one.spool.saved(&unsaved.segments);
     let files = || {
         let entries = std::fs::read_dir(folder.path()).unwrap();
-        entries.filter(|entry| entry.as_ref().unwrap().file_name() != RESERVE).count()
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != RESERVE && name != BOOT).count()
     };
     assert_eq!(files(), 1);
     one.end(100_000).unwrap();

@@ -90,6 +90,12 @@ impl Sightings {
     }
 }
 
+/// What the positions of a server are seen as: replicas of one history are not equally far.
+#[must_use]
+pub fn history_of(replid: &str, run_id: &str) -> String {
+    format!("{replid} {run_id}")
+}
+
 /// The thread that asks; it ends when this is dropped.
 pub struct Watch {
     sightings: Arc<Mutex<Sightings>>,
@@ -133,6 +139,7 @@ fn ask_on(
     is_over: &AtomicBool,
 ) -> Result<(), RedisError> {
     let mut connection = access.connect()?;
+    let run_id = ServerState::read(&mut connection)?.run_id().to_owned();
     let mut asked = VecDeque::new();
     let mut next = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
@@ -150,7 +157,7 @@ fn ask_on(
                     (asked, state.replid(), state.offset())
                 {
                     let mut sightings = sightings.lock().unwrap_or_else(PoisonError::into_inner);
-                    sightings.add(history, asked, heard, offset);
+                    sightings.add(&history_of(history, &run_id), asked, heard, offset);
                 }
             }
             Err(error) if is_silence(&error) && connection.silent_for() < PATIENCE => {}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use crate::cli::redis::ready_state;
+use crate::cli::redis::ready_state_of;
 use crate::cli::signals::signals;
 use crate::clock::now_ms;
 use crate::format::redis::journal::SegmentHeader;
@@ -66,23 +66,24 @@ pub fn first_header(position: Position, line: String) -> SegmentHeader {
 }
 
 fn connect_now(access: &Access, position: Option<&Position>) -> Result<Connected, RedisError> {
-    let asked = Instant::now();
+    // One connection: the next one may be to another replica.
+    let mut connection = access.connect()?;
+    let mut asked = Instant::now();
     let state = match position {
         // The backlog does not wait for what would only delay a dump.
-        Some(_) => asked_state(access)?,
-        None => ready_state(access)?,
+        Some(_) => {
+            let state = ServerState::read(&mut connection)?;
+            state.require_ready(connection.shown())?;
+            state
+        }
+        None => {
+            drop(ready_state_of(&mut connection)?);
+            asked = Instant::now();
+            ServerState::read(&mut connection)?
+        }
     };
-    let mut connection = access.connect()?;
     let took = asked.elapsed();
     let wanted = position.map_or(Wanted::DumpAndStream, Wanted::Stream);
     let (begun, age) = begin(&mut connection, wanted)?;
     Ok(Connected { connection, state, begun, age: took + age })
-}
-
-/// How the server is; refused where its data are not all there.
-fn asked_state(access: &Access) -> Result<ServerState, RedisError> {
-    let mut connection = access.connect()?;
-    let state = ServerState::read(&mut connection)?;
-    state.require_ready(connection.shown())?;
-    Ok(state)
 }

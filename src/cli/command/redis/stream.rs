@@ -250,7 +250,7 @@ impl Streamer<'_> {
             });
         };
         let Connected { connection, state, begun, age } = connected;
-        self.receiving.is_old.store(state.sends_early(), Ordering::Relaxed);
+        self.receiving.set_sender(&state);
         match (begun, end) {
             (Begun::Continued(replid), Some(end)) => {
                 let offset = end.offset;
