@@ -69,19 +69,13 @@ fn connect_now(access: &Access, position: Option<&Position>) -> Result<Connected
     // One connection: the next one may be to another replica.
     let mut connection = access.connect()?;
     let mut asked = Instant::now();
-    let state = match position {
-        // The backlog does not wait for what would only delay a dump.
-        Some(_) => {
-            let state = ServerState::read(&mut connection)?;
-            state.require_ready(connection.shown())?;
-            state
-        }
-        None => {
-            drop(ready_state_of(&mut connection)?);
-            asked = Instant::now();
-            ServerState::read(&mut connection)?
-        }
-    };
+    // The backlog does not wait for what would only delay a dump.
+    if position.is_none() {
+        drop(ready_state_of(&mut connection)?);
+        asked = Instant::now();
+    }
+    let state = ServerState::read(&mut connection)?;
+    state.require_ready(connection.shown())?;
     let took = asked.elapsed();
     let wanted = position.map_or(Wanted::DumpAndStream, Wanted::Stream);
     let (begun, age) = begin(&mut connection, wanted)?;
