@@ -73,6 +73,7 @@ impl Segment {
             line: self.header.line.clone(),
             session: self.header.session,
             replid: self.header.replid.clone(),
+            after: self.header.after.clone(),
             start: self.header.start,
             end: self.end.0,
             from: self.from_ms,

@@ -177,6 +177,7 @@ mod tests {
             line: line.into(),
             session,
             replid: "r".into(),
+            after: None,
             start,
             end,
             from: (start > 100).then_some(session),

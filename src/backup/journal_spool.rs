@@ -355,6 +355,7 @@ impl JournalSpool {
         let live_from = if is_live { start } else { u64::MAX };
         let header = SegmentHeader {
             session: if is_other { next_session } else { header.session },
+            after: header.after.clone().filter(|_| is_first),
             start,
             db: last.map_or(header.db, |last| last.end.1),
             begun: bounds.begun,

@@ -209,10 +209,11 @@ fn redis_stream_follows_the_primary_that_sentinels_name() {
     replica.ask("SET after 1");
     durable(&replica);
     let digest = replica.digest();
+    let said = stream.said();
     stream.stop();
     let (code, shown) = status(&program);
     assert_eq!((code, shown["gaps"].as_array().unwrap().len()), (0, 0), "{shown}");
-    assert_eq!(restored(&program, "redis-7", &["--to", "latest"]).digest(), digest);
+    assert_eq!(restored(&program, "redis-7", &["--to", "latest"]).digest(), digest, "{said}");
 }
 
 #[test]

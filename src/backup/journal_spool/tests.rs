@@ -11,6 +11,7 @@ fn header(start: u64, session: u64) -> SegmentHeader {
         line: "00112233aabbccdd".into(),
         session,
         replid: "r".into(),
+        after: None,
         start,
         db: None,
         begun: 1000,

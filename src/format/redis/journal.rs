@@ -42,6 +42,9 @@ pub struct SegmentHeader {
     pub session: u64,
     /// Name of the history that positions belong to.
     pub replid: String,
+    /// The history before, of which `start` is a position too, where it has another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// Position of its first byte.
     pub start: u64,
     /// The database that is selected there; none before the first `SELECT` after a dump.
@@ -197,6 +200,7 @@ mod tests {
             line: "00112233aabbccdd".into(),
             session: 2,
             replid: "ab".into(),
+            after: None,
             start: 70,
             db: Some(3),
             begun: 4,

@@ -112,7 +112,9 @@ impl Coverage {
     fn ways(&self, replid: &str, offset: u64) -> impl Iterator<Item = Vec<Stretch>> {
         self.lines.values().filter_map(move |line| {
             let is_at = |range: &JournalRange| {
-                range.replid == replid && range.start <= offset && offset <= range.end
+                let is_within = range.start <= offset && offset <= range.end;
+                let is_before = range.start == offset && range.after.as_deref() == Some(replid);
+                is_before || (is_within && range.replid == replid)
             };
             let first = line.iter().position(is_at)?;
             Some(follow(&line[first..], offset))
@@ -288,6 +290,7 @@ mod tests {
             line: line.into(),
             session,
             replid: replid.into(),
+            after: None,
             start: bytes.0,
             end: bytes.1,
             from: times.0,
@@ -325,6 +328,11 @@ mod tests {
         let expected = [(0, 120, 200, Some(1005)), (1, 200, 300, Some(1200)), (2, 300, 400, None)];
         assert_eq!(shown, expected);
         assert_eq!(journal().way("r2", 350).len(), 1);
+        // The history has another name from the first byte on that came.
+        let after = Some("r1".to_owned());
+        let renamed = JournalRange { after, ..range("c", 2, (100, 400), (None, 1450)) };
+        let renamed = coverage(&[renamed]);
+        assert_eq!((renamed.way("r1", 100).len(), renamed.way("r1", 101).len()), (1, 0));
         assert!(journal().way("r2", 120).is_empty() && journal().way("r1", 99).is_empty());
         assert_eq!(journal().gaps(), [Gap { from: 1450, to: Some(2010) }]);
         let two_hosts = coverage(&[

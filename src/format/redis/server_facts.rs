@@ -84,6 +84,9 @@ pub struct JournalRange {
     pub session: u64,
     /// Name of the history that positions belong to.
     pub replid: String,
+    /// The history before, of which `start` is a position too, where it has another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// Position of its first byte.
     pub start: u64,
     /// Position after its last byte.

@@ -58,6 +58,7 @@ pub fn first_header(position: Position, line: String) -> SegmentHeader {
         line,
         session: 0,
         replid: position.replid,
+        after: None,
         start: position.offset,
         db: None,
         begun: now_ms(),

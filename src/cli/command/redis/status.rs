@@ -63,7 +63,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CommandError> {
             json!({ "error": error.to_string() })
         }
     });
-    let leads_nowhere = newest.is_some() && archive.dumps.is_empty();
+    let leads_nowhere = newest.as_ref().is_some_and(|range| !archive.leads_to(&range.line));
     if leads_nowhere {
         let id = redis::GAP.id;
         context.output.warning(&format!("no dump is kept from which the journal leads on ({id})"));

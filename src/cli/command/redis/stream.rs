@@ -257,8 +257,10 @@ impl Streamer<'_> {
                 self.context
                     .output
                     .status(&format!("{} goes on at {offset} of {}", self.server.name, end.replid));
+                let after = replid.as_ref().map(|_| end.replid.clone());
                 let position = Position { replid: replid.unwrap_or(end.replid), offset };
                 let header = SegmentHeader {
+                    after: after.filter(|after| *after != position.replid),
                     // No other connection of the line has that number, whatever is forgotten here.
                     session: now_ms().max(end.session + 1),
                     db: end.db,
