@@ -14,7 +14,7 @@ use crate::format::redis::command_stream::CommandScanner;
 use crate::format::redis::journal::{SegmentError, SegmentHeader, SegmentReader};
 use crate::format::redis::reach::{Coverage, DumpStart, Plan, Stretch, Unreached};
 use crate::format::redis::replay::{Replay, ReplayError, Replayed};
-use crate::format::redis::server_facts::{DumpFacts, JournalFacts, RedisFacts};
+use crate::format::redis::server_facts::{DumpFacts, JournalFacts, JournalRange, RedisFacts};
 use crate::format::snapshot::Snapshot;
 use crate::progress::Progress;
 use crate::repo::tree_reader::TreeReader;
@@ -104,6 +104,15 @@ impl<'a> RedisArchive<'a> {
     #[must_use]
     pub fn starts(&self) -> Vec<DumpStart> {
         self.dumps.iter().map(|dump| dump.start.clone()).collect()
+    }
+
+    /// Whether the journal reaches the end of what was saved of it.
+    #[must_use]
+    pub fn has(&self, saved: &JournalRange) -> bool {
+        let mut ranges = self.journals.iter().flat_map(|(_, facts)| &facts.ranges);
+        ranges.any(|range| {
+            (&range.line, range.session) == (&saved.line, saved.session) && range.end >= saved.end
+        })
     }
 
     /// Whether a dump that is kept leads to the end of a line.

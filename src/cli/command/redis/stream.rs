@@ -420,8 +420,14 @@ impl Streamer<'_> {
         // A store that is away is asked after the next save.
         let Ok(reading) = Reading::open(self.context) else { return Ok(false) };
         let kept = RedisArchive::read(&reading, self.context, &self.server.name);
+        // Who does not see what was saved just now cannot say what is gone.
+        let saved = series.last.as_ref().map(|last| &last.range);
+        let Ok(kept) = kept else { return Ok(false) };
+        if !saved.is_some_and(|saved| saved.line == line && kept.has(saved)) {
+            return Ok(false);
+        }
         self.looked = Some(Instant::now());
-        if kept.map_or(true, |kept| kept.leads_to(&line)) {
+        if kept.leads_to(&line) {
             return Ok(false);
         }
         let _lock = self.state.lock(&lock_name(&self.source))?;
