@@ -118,7 +118,8 @@ impl Receiving {
                 }
                 Err(error) => return Err(error.into()),
             }
-            let durable = self.durable.load(Ordering::Relaxed);
+            // Who asks again and again is not to wait for what his questions are.
+            let durable = self.spool().quiet_end(self.durable.load(Ordering::Relaxed));
             // A server that has sent its dump without a file sends nothing before it hears from us.
             let silence = if has_heard { REPLY_AFTER } else { KNOCK_AFTER };
             if is_asked || told < Some(durable) || replied.elapsed() >= silence {

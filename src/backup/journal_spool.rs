@@ -434,6 +434,13 @@ impl JournalSpool {
         self.segments.iter().any(|one| one.data_end.min(one.end.0) > saved(one))
     }
 
+    /// How far nothing but signs of life lies behind a position up to which all is durable.
+    #[must_use]
+    pub fn quiet_end(&self, durable: u64) -> u64 {
+        let open = self.open.as_ref().filter(|open| durable > 0 && open.data_end <= durable);
+        open.map_or(durable, |open| open.scanner.boundary().max(durable))
+    }
+
     /// All that is to be saved now.
     #[must_use]
     pub fn unsaved(&self) -> Unsaved {

@@ -341,7 +341,10 @@ fn signs_of_life_are_no_data_and_a_full_spool_takes_no_more() {
     assert!(!one.spool.has_unsaved_data() && one.spool.unsaved().files.len() == 1);
     let asks = encode_command(&[b"REPLCONF", b"GETACK", b"*"]);
     assert!(one.take(2000, &asks).unwrap());
+    let quiet = (encode_command(&[b"PING"]).len() + asks.len()) as u64;
+    assert_eq!((one.spool.quiet_end(0), one.spool.quiet_end(5)), (0, quiet));
     one.take(2000, &set(200)).unwrap();
+    assert_eq!(one.spool.quiet_end(5), 5);
     one.tick(3000).unwrap();
     one.take(3000, &set(200)).unwrap();
     assert!(matches!(one.tick(4000), Err(JournalSpoolError::Full { .. })));
