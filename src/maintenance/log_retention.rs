@@ -56,7 +56,8 @@ pub fn plan_logs(
         let is_newest = newest[&(one.writer, &*one.series)] == one.seq;
         let of_log = [".wal", ".journal"].iter().find_map(|end| one.source.strip_suffix(end));
         let began = of_log.and_then(oldest);
-        let is_over = began.is_some_and(|began| one.time < began);
+        // Commits have whole seconds: one of the same second may be later.
+        let is_over = began.is_some_and(|began| one.time.as_second() < began.as_second());
         let age = context.now.duration_since(one.first_seen).as_secs();
         let floor_seconds = context.floor_seconds;
         let verdict = if is_newest && !is_over {
@@ -137,5 +138,20 @@ mod tests {
         assert_eq!(kept(&logs, Some(250), 0), [4, 5]);
         assert!(kept(&logs, Some(999), 0).is_empty());
         assert_eq!(kept(&logs, Some(999), 750), [3, 4, 5]);
+    }
+
+    #[test]
+    fn what_was_committed_in_the_second_of_the_base_is_kept() {
+        let context = RetentionContext {
+            zone: TimeZone::UTC,
+            now: Timestamp::from_second(1000).unwrap(),
+            floor_seconds: 0,
+            overrides: Vec::new(),
+        };
+        let began = |_: &str| Timestamp::from_millisecond(100_008).ok();
+        let plans = plan_logs(&[log(1, "a", 100), log(2, "b", 99)], &began, &context);
+        let decisions = &plans[0].decisions;
+        assert_eq!(decisions[0].verdict, Verdict::Keep(vec![KeepReason::Log]));
+        assert_eq!(decisions[1].verdict, Verdict::Remove);
     }
 }
